@@ -115,7 +115,7 @@ pub fn run(args: GenerateArgs) -> Result<()> {
     let adapter = trained.map(|trained| trained.adapter(&source)).transpose()?;
     let device = Device::choose(&config.run.device)?;
     let positions = prompt_length + max_completion_length;
-    let extent = Extent { positions, max_rows: 1, working_bytes: Some(GENERATE_BYTES), keep: None };
+    let extent = Extent { positions, max_rows: 1, working_bytes: Some(GENERATE_BYTES), keep: None, taught: false };
     let loaded = LoadedModel::load(device, &source, adapter.as_ref(), &extent)?;
     if args.show_prompt {
         eprintln!("{}", rendered.text);

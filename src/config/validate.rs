@@ -34,11 +34,12 @@ impl RunConfig {
         self.lora.validate()?;
         self.rollout.validate()?;
         for entry in self.prompt.entries() {
-            self.reward.validate(&entry.ppe, entry.ppe != "none", self.rollout.max_completion_length)?;
+            self.reward.validate(&entry.ppe, entry.ppe != NO_PROMPT, self.rollout.max_completion_length)?;
         }
         self.grpo.validate()?;
         self.train.validate()?;
         self.ranges()?;
+        self.distillation()?;
         self.batches()
     }
 
@@ -60,6 +61,36 @@ impl RunConfig {
             "run.name",
             format!("`{name}` is not a valid folder name"),
             "use a name without slashes; run.dir sets the parent folder",
+        )
+    }
+
+    /// Checks that no setting contradicts the method. The prompt is checked where a run starts, because a configuration may also
+    /// be used to evaluate under another one.
+    fn distillation(&self) -> Check {
+        let Some(kl) = self.distilled() else {
+            return ensure(
+                self.rollout.num_generations >= 2,
+                "rollout.num_generations",
+                format!("a group of size {} has nothing to compare", self.rollout.num_generations),
+                "use 2 or more; the study uses 8",
+            );
+        };
+        let of_rewards = [
+            ("grpo.beta", self.grpo.beta != 0.0, self.grpo.beta.to_string()),
+            ("grpo.entropy_coef", self.grpo.entropy_coef != 0.0, self.grpo.entropy_coef.to_string()),
+            ("grpo.max_refills", self.grpo.max_refills != 0, self.grpo.max_refills.to_string()),
+        ];
+        for (key, is_set, value) in of_rewards {
+            let problem =
+                format!("{value} has no meaning with train.method = \"distill\", which does not learn from rewards");
+            ensure(!is_set, key, problem, "set it to 0, or use train.method = \"grpo\"")?;
+        }
+        let is_sequence_ratio = kl == DistillKl::Sampled && self.grpo.loss_type == LossType::Gspo;
+        ensure(
+            !is_sequence_ratio,
+            "grpo.loss_type",
+            "gspo has one ratio per completion, but distill.kl = \"sampled\" has an advantage per token",
+            "use another loss, or distill.kl = \"full\"",
         )
     }
 
@@ -199,12 +230,7 @@ impl RolloutSection {
             self.prompts_per_step,
             "use 1 or more; 16 is enough for the embedded model",
         )?;
-        ensure(
-            self.num_generations >= 2,
-            "rollout.num_generations",
-            format!("a group of size {} has nothing to compare", self.num_generations),
-            "use 2 or more; the study uses 8",
-        )?;
+        at_least_one("rollout.num_generations", self.num_generations, "use 2 or more; the study uses 8")?;
         at_least_one(
             "rollout.max_prompt_length",
             self.max_prompt_length,
@@ -229,7 +255,48 @@ impl RolloutSection {
         ensure((0.0..1.0).contains(&self.min_p), "rollout.min_p", format!("{} is out of range", self.min_p), min_p)?;
         let stops = self.stop.iter().all(|it| !it.is_empty());
         ensure(stops, "rollout.stop", "an empty string would end every completion immediately", "remove it")?;
-        at_least_one("rollout.max_rows", self.max_rows, "use 1 or more, as many as fit in memory; 64 is a good start")
+        at_least_one("rollout.max_rows", self.max_rows, "use 1 or more, as many as fit in memory; 64 is a good start")?;
+        self.validate_servers()
+    }
+
+    fn validate_servers(&self) -> Check {
+        if self.endpoints.is_empty() {
+            return Ok(());
+        }
+        for (index, url) in self.endpoints.iter().enumerate() {
+            let is_url = url.starts_with("http://") || url.starts_with("https://");
+            let problem = format!("`{url}` is not the address of a server");
+            ensure(is_url, "rollout.endpoints", problem, "write it as http://127.0.0.1:8000")?;
+            let is_new = !self.endpoints[..index].contains(url);
+            ensure(is_new, "rollout.endpoints", format!("duplicate address `{url}`"), "name each server once")?;
+        }
+        let truncated = [
+            ("rollout.top_p", self.top_p != 1.0, "1"),
+            ("rollout.top_k", self.top_k != 0, "0"),
+            ("rollout.min_p", self.min_p != 0.0, "0"),
+        ];
+        for (key, is_set, off) in truncated {
+            ensure(
+                !is_set,
+                key,
+                "it cannot be used with rollout.endpoints, because servers report log-probabilities after it",
+                format!("set it to {off}, or remove rollout.endpoints"),
+            )?;
+        }
+        let needed = self.server == ServerKind::Command;
+        let hint = "name a program that makes the servers use the adapter in the folder that it is given";
+        ensure(
+            !needed || self.reload_command.iter().next().is_some_and(|program| !program.is_empty()),
+            "rollout.reload_command",
+            "it is empty, and rollout.server is `command`",
+            hint,
+        )?;
+        ensure(
+            needed || self.reload_command.is_empty(),
+            "rollout.reload_command",
+            "it is only used if rollout.server is `command`",
+            "remove it, or set rollout.server to command",
+        )
     }
 }
 

@@ -161,6 +161,7 @@ impl EvalSession {
                     max_rows: config.rollout.max_rows,
                     working_bytes: None,
                     keep: None,
+                    taught: false,
                 };
                 let loaded = LoadedModel::load(device, &source, adapter.as_ref(), &extent)?;
                 warnings.extend(loaded.keep_products(&out.join("products.json"))?);

@@ -23,7 +23,11 @@ pub struct Manifest {
     pub steps: usize,
     pub model: SourceRecord,
     pub data: SourceRecord,
+    /// The prior prompt of the rollouts.
     pub prompt: PromptIdentity,
+    /// The prior prompt that was distilled; the rollouts have none then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub distilled: Option<PromptIdentity>,
     /// The user's own chat template.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub template: Option<SourceRecord>,
@@ -41,6 +45,21 @@ pub struct Manifest {
     pub files: BTreeMap<String, String>,
     /// The process that started the run, then each process that resumed it.
     pub sessions: Vec<RunSession>,
+}
+
+impl Manifest {
+    /// The prior prompt that the run learns from: under which it samples, or which it distills.
+    pub fn learned_prompt(&self) -> &PromptIdentity {
+        self.distilled.as_ref().unwrap_or(&self.prompt)
+    }
+
+    /// The name of [`Manifest::learned_prompt`], and whether it is distilled.
+    pub fn prompt_label(&self) -> String {
+        match &self.distilled {
+            Some(distilled) => format!("{} distilled", distilled.name),
+            None => self.prompt.name.clone(),
+        }
+    }
 }
 
 /// The source of weights or questions.
@@ -231,6 +250,7 @@ mod tests {
                 sha256: "00".into(),
                 mixture: Vec::new(),
             },
+            distilled: None,
             template: None,
             init_adapter: None,
             difficulty: None,

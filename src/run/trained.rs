@@ -134,9 +134,13 @@ pub fn other_base(folder: &Path, source: &ModelSource) -> Option<OtherBase> {
     Some(OtherBase { name: base, difference, by_name: manifest.is_none() })
 }
 
-/// The prior prompts of `config`. If they are the run's own and not all of them are shipped, they are read from the run directory,
-/// because the user's files may have changed since. `chosen`: the user selected a prompt.
+/// The prior prompts of `config`: those that the user chose, or those of training. If they are the run's own and not all of them
+/// are shipped, they are read from the run directory, because the user's files may have changed since. `chosen`: the user
+/// selected a prompt.
 pub fn prior_prompts(trained: Option<&Trained>, config: &RunConfig, chosen: bool) -> Result<Mixture> {
+    if !chosen && trained.is_some() && config.distilled().is_some() {
+        return Mixture::of_entries(&config.training_prompts());
+    }
     let entries = config.prompt.entries();
     if let Some(trained) = trained.filter(|_| !chosen)
         && let (Some(own), Some(file)) = (trained.own_config()?, &trained.prompt)

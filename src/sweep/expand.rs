@@ -7,7 +7,7 @@ use anyhow::{Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use toml::Value;
 
-use super::file::{SlurmSection, SweepAxis, SweepEvalSection, SweepFile, When, is_plain};
+use super::file::{Listed, SlurmSection, SweepAxis, SweepEvalSection, SweepFile, When, is_plain};
 use crate::config::{Entry, MergedConfig, MixEntry, RunConfig, ValueOrigin};
 use crate::eval::bench;
 use crate::prompt::Mixture;
@@ -69,10 +69,7 @@ pub struct Eval {
 pub fn expand(file: &SweepFile) -> Result<Sweep> {
     let section = &file.sweep;
     let arms = arms(file)?;
-    let seeds = match section.seeds.is_empty() {
-        true => vec![arms[0].config.train.seed],
-        false => section.seeds.clone(),
-    };
+    let seeds = seeds(file, &arms);
     let mut runs = Vec::new();
     let mut configs = BTreeMap::new();
     for &seed in &seeds {
@@ -100,25 +97,38 @@ pub fn expand(file: &SweepFile) -> Result<Sweep> {
     })
 }
 
-/// Runs that differ only in their seed.
-struct SweepArm {
-    name: String,
-    varies: BTreeMap<String, serde_json::Value>,
-    config: RunConfig,
+/// The seeds of each arm.
+pub(super) fn seeds(file: &SweepFile, arms: &[SweepArm]) -> Vec<u64> {
+    match file.sweep.seeds.is_empty() {
+        true => vec![arms[0].config.train.seed],
+        false => file.sweep.seeds.clone(),
+    }
 }
 
-fn arms(file: &SweepFile) -> Result<Vec<SweepArm>> {
+/// Runs that differ only in their seed.
+pub(super) struct SweepArm {
+    pub name: String,
+    pub varies: BTreeMap<String, serde_json::Value>,
+    pub config: RunConfig,
+    /// The same configuration, to set more values.
+    pub merged: MergedConfig,
+    /// Its own candidates of `[sweep.tune]`.
+    pub candidates: Option<Vec<Entry>>,
+}
+
+/// The arms of a file, in its order.
+pub(super) fn arms(file: &SweepFile) -> Result<Vec<SweepArm>> {
     let sweep = &file.sweep;
     let points = points(&sweep.grid, &sweep.zip).into_iter().map(|entries| (None, None, entries));
-    let listed = sweep.list.iter().map(|it| (it.name.clone(), Some(&it.origin), it.entries.clone()));
-    let mut points: Vec<(Option<String>, Option<&ValueOrigin>, Vec<Entry>)> = points.chain(listed).collect();
+    let listed = sweep.list.iter().map(|it| (it.name.clone(), Some(it), it.entries.clone()));
+    let mut points: Vec<(Option<String>, Option<&Listed>, Vec<Entry>)> = points.chain(listed).collect();
     if points.is_empty() {
         points.push((Some("all".to_owned()), None, Vec::new()));
     }
     let short = short_keys(&sweep.varied());
     let mut names = Names::default();
     let mut arms: Vec<SweepArm> = Vec::new();
-    for (name, origin, entries) in points {
+    for (name, listed, entries) in points {
         let mut merged = file.base.clone();
         entries.iter().try_for_each(|entry| merged.lay(entry))?;
         let mut varies: BTreeMap<_, _> = entries.iter().map(|entry| (entry.key(), in_json(&entry.value))).collect();
@@ -128,9 +138,10 @@ fn arms(file: &SweepFile) -> Result<Vec<SweepArm>> {
                 varies.insert(entry.key(), in_json(&entry.value));
             }
         }
-        let config = merged.finish()?.config;
+        let config = merged.clone().finish()?.config;
         if let Some(same) = arms.iter().find(|arm| arm.config == config) {
-            let site = origin.or_else(|| entries.first().map(|it| &it.origin)).map(ValueOrigin::site);
+            let origin = listed.map(|it| &it.origin).or_else(|| entries.first().map(|it| &it.origin));
+            let site = origin.map(ValueOrigin::site);
             let site = site.unwrap_or_else(|| file.path.display().to_string());
             bail!(
                 "{site}: this arm is the same as `{}`\nhint: remove one of them; to train with more seeds, set sweep.seeds",
@@ -138,7 +149,8 @@ fn arms(file: &SweepFile) -> Result<Vec<SweepArm>> {
             );
         }
         let name = names.give(&name.unwrap_or_else(|| label(&entries, &short)));
-        arms.push(SweepArm { name, varies, config });
+        let candidates = listed.and_then(|it| it.candidates.clone());
+        arms.push(SweepArm { name, varies, config, merged, candidates });
     }
     Ok(arms)
 }
@@ -189,7 +201,7 @@ fn same(a: &Value, b: &Value) -> bool {
 }
 
 /// The short form of each varied key in names: its last parts, or the whole key if another key has the same last parts.
-fn short_keys(keys: &[String]) -> BTreeMap<String, String> {
+pub(super) fn short_keys(keys: &[String]) -> BTreeMap<String, String> {
     let tail = |key: &str| key.split_once('.').map_or(key, |(_, tail)| tail).to_owned();
     let is_alone = |key: &str| keys.iter().filter(|it| tail(it) == tail(key)).count() == 1;
     keys.iter().map(|key| (key.clone(), if is_alone(key) { tail(key) } else { key.clone() })).collect()
@@ -219,7 +231,7 @@ fn mixed(mix: &[Value]) -> String {
     entries.iter().map(part).collect::<Vec<_>>().join("+")
 }
 
-fn written(value: &Value) -> String {
+pub(super) fn written(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
         Value::Array(list) => list.iter().map(written).collect::<Vec<_>>().join("+"),
@@ -228,19 +240,19 @@ fn written(value: &Value) -> String {
     }
 }
 
-fn in_json(value: &Value) -> serde_json::Value {
+pub(super) fn in_json(value: &Value) -> serde_json::Value {
     serde_json::to_value(value).unwrap_or_default()
 }
 
 /// Unique names that are valid on every file system.
 #[derive(Default)]
-struct Names(BTreeSet<String>);
+pub(super) struct Names(BTreeSet<String>);
 
 impl Names {
     const LONGEST: usize = 80;
 
     /// `wanted`, or the closest free and valid name.
-    fn give(&mut self, wanted: &str) -> String {
+    pub fn give(&mut self, wanted: &str) -> String {
         let plain = |c: char| if is_plain(c) || "=+".contains(c) { c } else { '-' };
         let mut name: String = wanted.chars().map(plain).take(Self::LONGEST).collect();
         // `../..` must not leave the folder, and a leading `-` would be an option.
@@ -299,7 +311,9 @@ fn evals(section: &SweepEvalSection, runs: &[SweepRun], configs: &BTreeMap<Strin
         prompts.push(TestPrompt { given, mixture, name: free.unwrap_or(name) });
         Ok(prompts.len() - 1)
     };
-    let own: Vec<usize> = runs.iter().map(|run| learn(configs[&run.name].prompt.entries())).collect::<Result<_>>()?;
+    let own: Vec<usize> = runs.iter().map(|run| learn(configs[&run.name].training_prompts())).collect::<Result<_>>()?;
+    // A distilled prompt too, so that the untrained model is evaluated under it.
+    runs.iter().try_for_each(|run| learn(configs[&run.name].prompt.entries()).map(drop))?;
     let named = section.test_prompts.iter().filter(|it| !["own", "all"].contains(&it.as_str()));
     let named: Vec<usize> =
         named.map(|name| learn(vec![MixEntry { ppe: name.clone(), weight: 1.0 }])).collect::<Result<_>>()?;

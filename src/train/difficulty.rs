@@ -49,7 +49,7 @@ pub struct MeasuredWith {
 
 impl MeasuredWith {
     pub fn new(config: &RunConfig, setup: &Setup, source: &ModelSource, device: &str, samples: usize) -> Self {
-        let (rollout, prompt) = (&config.rollout, PromptIdentity::from(&setup.mixture));
+        let (rollout, prompt) = (&config.rollout, PromptIdentity::from(&setup.asked));
         Self {
             model: source.name.clone(),
             model_sha256: source.hash.clone(),

@@ -18,6 +18,8 @@ pub struct TrainQuestion {
     pub question: Question,
     /// Under each prior prompt of the run, in their order.
     pub prompts: Vec<Prompt>,
+    /// The prompt that the teacher sees, if a prior prompt is distilled.
+    pub teacher: Option<Vec<u32>>,
 }
 
 impl TrainQuestion {
@@ -40,7 +42,7 @@ pub fn render_all(
     for question in questions {
         let key = name_hash(&question.id);
         let prompts = mixture.prompts().map(|prior| policy.prompt(prior, &question.text, prefill, key));
-        let item = TrainQuestion { prompts: prompts.collect::<Result<_>>()?, question };
+        let item = TrainQuestion { prompts: prompts.collect::<Result<_>>()?, question, teacher: None };
         if item.longest_prompt() <= max_length {
             items.push(item);
         } else {
@@ -85,6 +87,7 @@ pub struct ScoredCompletion {
 /// The parts that every rollout of a run needs.
 pub struct RolloutScorer<'a> {
     pub policy: &'a Policy,
+    /// The prior prompts whose format the rewards expect.
     pub mixture: &'a Mixture,
     pub rewards: &'a RewardSet,
     pub prefill: bool,

@@ -6,22 +6,26 @@ use super::inputs::{InputFiles, InputHashes, InputSource};
 use super::pass_rates::{band_hash, within};
 use super::sample::{RolloutScorer, TrainQuestion, render_all};
 use super::state::TrainState;
-use crate::config::{self, DataSection, RunConfig};
+use super::teacher;
+use crate::config::{self, DataSection, HELD_OUT, RunConfig, TUNING};
 use crate::data::decontaminate::Contamination;
-use crate::data::{self, Question};
+use crate::data::{self, HoldOut, Question};
 use crate::disk::atomic;
 use crate::disk::hash_cache::NamedFiles;
+use crate::model::config::ModelConfig;
 use crate::model::hub;
 use crate::model::source::ModelSource;
 use crate::prompt::{Mixture, PriorPrompt};
 use crate::reward::RewardSet;
 use crate::reward::bench::{Frame, gate};
 use crate::rollout::policy::Policy;
+use crate::rollout::servers::ServerSetup;
 use crate::run::RunDir;
 use crate::run::manifest::{Manifest, PromptIdentity};
 use anyhow::{Context, Result, ensure};
 use jiff::Timestamp;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Maximum number of questions from which the test of the reward selects.
 const TESTED: usize = 4096;
@@ -29,7 +33,10 @@ const TESTED: usize = 4096;
 /// A run that is ready to start.
 pub struct Setup {
     pub policy: Policy,
+    /// The prior prompts whose format the rewards expect.
     pub mixture: Mixture,
+    /// The prior prompts of the rollouts: the same, or none if the one prompt is distilled.
+    pub asked: Mixture,
     pub rewards: RewardSet,
     pub questions: Vec<TrainQuestion>,
     pub held_out: Vec<TrainQuestion>,
@@ -58,6 +65,11 @@ impl Setup {
         recorded: Option<Contamination>,
     ) -> Result<Self> {
         let mixture = Mixture::of_config(&config.prompt)?;
+        let asked = Mixture::of_entries(&config.training_prompts())?;
+        let distilled = config.distilled().is_some();
+        if distilled {
+            teacher::check(config, &mixture)?;
+        }
         let initial = InitialAdapter::open(config)?;
         let prompts: Vec<&PriorPrompt> = mixture.prompts().collect();
         let rewards = RewardSet::for_prompts(&config.reward, &prompts, config.rollout.max_completion_length)?;
@@ -67,9 +79,14 @@ impl Setup {
         let policy = Policy::load(source, config)?.at(started)?;
         let mut notes = questions.notes;
         notes.extend(mixture.prompts().filter_map(PriorPrompt::warning));
-        let mut render = |questions: Vec<Question>, what: &str| -> Result<(Vec<TrainQuestion>, Vec<Question>)> {
+        let mut render = |questions: Vec<Question>, what: &str, taught: bool| -> Result<_> {
             let length = config.rollout.max_prompt_length;
-            let (items, long) = render_all(&policy, &mixture, config.prompt.prefill, questions, length)?;
+            let (mut items, mut long) = render_all(&policy, &asked, config.prompt.prefill, questions, length)?;
+            if taught {
+                let (rendered, too_long) = teacher::render(&policy, &mixture, items, length)?;
+                items = rendered;
+                long.extend(too_long);
+            }
             if !long.is_empty() {
                 let count = long.len();
                 notes.push(format!(
@@ -78,8 +95,8 @@ impl Setup {
             }
             Ok((items, long))
         };
-        let (train, too_long) = render(questions.train, "training")?;
-        let (held_out, _) = render(questions.held_out, "held-out")?;
+        let (train, too_long) = render(questions.train, "training", distilled)?;
+        let (held_out, _) = render(questions.held_out, "held-out", false)?;
         ensure!(
             !train.is_empty(),
             "no question of `{}` is usable: {}\nhint: check `data.path` and `rollout.max_prompt_length`",
@@ -89,6 +106,7 @@ impl Setup {
         Ok(Self {
             policy,
             mixture,
+            asked,
             rewards,
             questions: train,
             held_out,
@@ -157,12 +175,25 @@ impl Setup {
         }
     }
 
+    /// For an engine on servers, of a model of the shape `model`.
+    pub fn servers<'a>(&'a self, config: &'a RunConfig, run: &RunDir, model: &ModelConfig) -> ServerSetup<'a> {
+        ServerSetup {
+            section: &config.rollout,
+            folder: run.server_adapters(),
+            base: &config.model.path,
+            vocabulary: model.vocab_size,
+            stop_strings: &self.policy.stop_strings,
+            pause: Duration::from_secs(1),
+        }
+    }
+
     /// Creates the run directory and writes the run's configuration and prompt. `model` is the name of the model's source.
     pub fn start(&self, config: &RunConfig, model: &str) -> Result<RunDir> {
         // The second part of a Hub id; a file name without its extension.
         let model = model.rsplit('/').next().unwrap_or(model).trim_end_matches(".gguf");
         let prompts: Vec<&str> = self.mixture.prompts().map(|prompt| prompt.name.as_str()).collect();
-        let stem = format!("{}-{}", model.to_lowercase(), prompts.join("-"));
+        let how = if config.distilled().is_some() { "-distilled" } else { "" };
+        let stem = format!("{}-{}{how}", model.to_lowercase(), prompts.join("-"));
         let run = RunDir::create(Path::new(&config.run.dir), config.run.name.as_deref(), &stem)?;
         // Before the configuration: a folder with a configuration can be resumed, and that requires the prompt, and the
         // excluded rows to be known.
@@ -180,7 +211,8 @@ impl Setup {
             steps: config.total_steps(self.questions.len()),
             model,
             data,
-            prompt: PromptIdentity::from(&self.mixture),
+            prompt: PromptIdentity::from(&self.asked),
+            distilled: config.distilled().is_some().then(|| PromptIdentity::from(&self.mixture)),
             template,
             init_adapter,
             held_out,
@@ -209,10 +241,13 @@ impl Questions {
     fn load(config: &RunConfig, data_dir: Option<&Path>, recorded: Option<Contamination>) -> Result<Self> {
         let fetch = |id: &str, revision: &str, split: &str| hub::dataset_files(id, revision, split);
         let seed = config.train.seed;
-        let split = config.eval.path == "held-out";
-        let held_out_count = if split { config.eval.questions } else { 0 };
-        let (loaded, contamination) = contamination::load(config, held_out_count, &fetch, data_dir, recorded)
-            .context("load the training questions")?;
+        let from_training = [HELD_OUT, TUNING].contains(&config.eval.path.as_str());
+        let held_out = match config.eval.path.as_str() {
+            TUNING => HoldOut::Tuning(config.eval.questions),
+            _ => HoldOut::Evaluation(if from_training { config.eval.questions } else { 0 }),
+        };
+        let (loaded, contamination) =
+            contamination::load(config, held_out, &fetch, data_dir, recorded).context("load the training questions")?;
         let mut questions = Self {
             train: loaded.questions,
             held_out: loaded.held_out,
@@ -222,7 +257,7 @@ impl Questions {
             held_out_source: None,
         };
         questions.notes.extend(questions.contamination.notes());
-        if !split && config.eval.questions > 0 {
+        if !from_training && config.eval.questions > 0 {
             let section = DataSection {
                 path: config.eval.path.clone(),
                 max_questions: Some(config.eval.questions),

@@ -78,6 +78,7 @@ const CHARTS = [
   ["completion length", "tokens", 1, [["completions/mean_length", "mean length"]]],
   ["entropy", "nats", 1, [["entropy", "entropy"]]],
   ["KL to the base model", "nats", 1, [["kl", "KL"]]],
+  ["KL to the teacher", "nats", 1, [["distill/kl", "KL"]]],
   ["groups without variance", "%", 100, [["frac_reward_zero_std", "groups"]]],
   ["truncated completions", "%", 100, [["completions/clipped_ratio", "truncated"]]],
   ["gradient norm", "", 1, [["grad_norm", "gradient norm"]]],

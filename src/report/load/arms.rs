@@ -111,7 +111,7 @@ pub(super) fn settings(run: &ReportedRun) -> BTreeMap<String, String> {
     // The questions of the generator depend on the seed; only files are the same for all seeds.
     let files = manifest.data.files.iter().filter(|(name, _)| *name != ALL);
     settings.insert("data".into(), files.map(|(_, hash)| short(hash)).collect::<Vec<_>>().join(" "));
-    settings.insert("prompt text".into(), short(&manifest.prompt.sha256).to_owned());
+    settings.insert("prompt text".into(), short(&manifest.learned_prompt().sha256).to_owned());
     settings.insert("steps".into(), manifest.steps.to_string());
     let sources = [
         ("chat template", &manifest.template),

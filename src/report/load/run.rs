@@ -23,6 +23,8 @@ pub struct ReportedRun {
     pub seed: u64,
     /// The settings in which its arm differs from others, by dotted key.
     pub varies: BTreeMap<String, Value>,
+    /// The setting that was chosen for its arm, if its value is the one that the trials of the sweep prove.
+    pub tuned: Option<String>,
     pub manifest: Manifest,
     /// The prior prompts; `None` if their file is missing and it is not a single shipped one.
     pub mixture: Option<Mixture>,
@@ -71,15 +73,16 @@ impl ReportedRun {
         let steps = metrics::read(&run.metrics())?;
         Ok(LoadedRun::Run(Box::new(Self {
             name: status.name,
-            arm: manifest.prompt.name.clone(),
+            arm: manifest.prompt_label(),
             seed: manifest.seed,
             varies: BTreeMap::new(),
+            tuned: None,
             config: dotted(&status::read_config(&run)?),
             steps: steps.into_iter().filter(|record| record.values.contains_key("reward")).collect(),
             held_out: held_out(&run, manifest.steps)?,
             adapter_sha256: adapter_hash(&run)?,
             contamination: contamination(&run)?,
-            mixture: mixture(&run, &manifest.prompt.name),
+            mixture: mixture(&run, &manifest.learned_prompt().name),
             manifest,
         })))
     }

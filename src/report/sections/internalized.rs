@@ -78,8 +78,9 @@ fn internalized(material: &Material, aligned: &Aligned) -> Vec<Internalized> {
         }
     };
     let of_arm = |name: String| -> Option<Internalized> {
-        let prompt = &material.runs.iter().find(|run| run.arm == name)?.manifest.prompt.name;
-        let mut own = aligned.seeds(&name, |row| row.own);
+        // Of an arm that distilled a prompt, that one, although it was trained without it.
+        let prompt = &material.runs.iter().find(|run| run.arm == name)?.manifest.learned_prompt().name;
+        let mut own = aligned.seeds(&name, |row| row.prompt == *prompt);
         let mut without = aligned.seeds(&name, |row| row.prompt == NONE);
         // The share is that of the same training runs.
         own.retain(|seed, _| without.contains_key(seed));
@@ -88,7 +89,7 @@ fn internalized(material: &Material, aligned: &Aligned) -> Vec<Internalized> {
             return None;
         }
         let mut prompts: Vec<&String> = Vec::new();
-        for row in rows_of(aligned, &name).filter(|row| !row.own && row.prompt != NONE) {
+        for row in rows_of(aligned, &name).filter(|row| row.prompt != *prompt && row.prompt != NONE) {
             if !prompts.contains(&&row.prompt) {
                 prompts.push(&row.prompt);
             }

@@ -14,6 +14,7 @@ mod questions;
 mod repeat;
 mod results;
 mod training;
+mod tuning;
 mod warnings;
 mod wordings;
 
@@ -58,6 +59,7 @@ pub fn report(material: &Material, published: Option<&Published>, baselines: &[S
     parts.extend(controls::part(material, &aligned, found.untrained.as_ref()));
     parts.extend(internalized::part(material, &aligned));
     parts.extend(found.held_out.as_ref().map(|outcome| held_out::part(material, outcome)));
+    parts.extend(tuning::part(material));
     parts.extend(training::part(material));
     parts.extend(behaviors::part(material, &aligned));
     parts.extend(lengths::part(material, &aligned));

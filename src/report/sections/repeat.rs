@@ -208,10 +208,10 @@ fn hashes(material: &Material) -> Table {
                 seen.insert([what.to_owned(), name, short(hash)]);
             }
         }
-        let prompt = &manifest.prompt;
+        let prompt = manifest.learned_prompt();
         let mut add = |name: &String, sha256| seen.insert(["training prompt".to_owned(), name.clone(), short(sha256)]);
         if prompt.mixture.is_empty() {
-            add(&prompt.name, &prompt.sha256);
+            add(&manifest.prompt_label(), &prompt.sha256);
         }
         prompt.mixture.iter().for_each(|it| _ = add(&it.name, &it.sha256));
         if let Some(adapter) = &run.adapter_sha256 {

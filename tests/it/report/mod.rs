@@ -4,6 +4,7 @@
 mod arms;
 mod controls;
 mod internalized;
+mod tuning;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -80,6 +81,7 @@ impl Lab {
                 sha256: sha256(prompt.as_bytes()),
                 mixture: vec![],
             },
+            distilled: None,
             template: None,
             init_adapter: None,
             difficulty: None,

@@ -301,3 +301,25 @@ fn the_shipped_sweeps_of_control_rewards_differ_in_the_reward_alone() {
         }
     }
 }
+
+/// Training under a prompt, distilling it, and the untrained model under it. A distilled arm is trained and evaluated without it.
+#[test]
+fn the_shipped_sweep_of_a_distilled_prompt_compares_it_with_training_under_it() {
+    let sweep = expand(&SweepFile::read("distill-tiny", &[]).unwrap()).unwrap();
+    let arms: Vec<&str> = sweep.runs.iter().map(|it| it.arm.as_str()).take(2).collect();
+    assert_eq!((arms, sweep.runs.len()), (vec!["reasoning", "distilled"], 6));
+    let evals: Vec<(&str, Option<&str>)> = sweep
+        .evals
+        .iter()
+        .map(|it| (it.name.as_str(), it.ppe.as_deref()))
+        .filter(|(name, _)| !name.contains("-s"))
+        .collect();
+    assert_eq!(evals, [("base-under-reasoning", Some("reasoning")), ("base-under-none", Some("none"))]);
+    // The own prompt of a distilled arm is none, so that its evaluation needs no prompt.
+    let of = |run: &str| -> Vec<(&str, Option<&str>)> {
+        let of_run = sweep.evals.iter().filter(|it| it.run.as_deref() == Some(run));
+        of_run.map(|it| (it.test_prompt.as_str(), it.ppe.as_deref())).collect()
+    };
+    assert_eq!(of("reasoning-s1"), [("reasoning", None), ("none", Some("none"))]);
+    assert_eq!(of("distilled-s1"), [("none", None), ("reasoning", Some("reasoning"))]);
+}
