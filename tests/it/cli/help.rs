@@ -59,7 +59,8 @@ fn help_of_train() {
 
     For every question, samples a group of completions, scores them with rule-based rewards (correct
     answer, correct format), and makes the completions with an above-average reward more likely. Without
-    `--model` and `--config`, it trains a small embedded model on generated word problems.
+    `--model` and `--config`, it trains a small embedded model on generated word problems. With several
+    prior prompts (`prompt.mix`), every group draws one.
 
     Each run writes to its own folder under `runs/`: configuration, metrics (JSON lines and
     TensorBoard), every completion, checkpoints, and the adapter in PEFT format. Ctrl-C saves a
@@ -153,6 +154,7 @@ fn help_of_train() {
       rft train --ppe null-example
       rft train --ppe reasoning --model Qwen/Qwen2.5-0.5B --data openai/gsm8k
       rft train --preset qwen2.5-7b --ppe planning --set train.seed=1
+      rft train --set 'prompt.mix=[{ppe="reasoning"},{ppe="planning",weight=2}]'
       rft train --ppe planning --init-adapter runs/tiny-null-example-1
       rft train --resume runs/tiny-null-example-1
     "#);
