@@ -10,7 +10,7 @@ use serde_json::Number;
 use super::folder::SweepFolder;
 use super::local::{TaskEnd, TaskFailure};
 use super::task::SweepTask;
-use super::tune::{ArmTrials, Candidate, Trials};
+use super::tune::{ArmTrials, CandidateTrials, Trials};
 use crate::disk::hash::sha256;
 use crate::run::dir::SAMPLED;
 use crate::run::tuning::{FILE, TrialResult, TuneCandidate, TuneRecord, TuneTrial, TunedArm, best, same};
@@ -171,7 +171,7 @@ fn choose_for(
 
 /// The results of a candidate's trials, and their number of steps.
 fn measured(
-    candidate: &Candidate,
+    candidate: &CandidateTrials,
     folder: &SweepFolder,
     failed: &BTreeMap<String, String>,
 ) -> Result<(TuneCandidate, Option<usize>)> {

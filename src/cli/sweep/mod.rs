@@ -101,7 +101,7 @@ struct TaskArgs {
     /// Name of the run or evaluation
     name: String,
 
-    /// Worker threads [default: one per core]
+    /// SweepWorker threads [default: one per core]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
 }
@@ -126,15 +126,15 @@ fn sweep(args: &SweepArgs) -> Result<ExitCode> {
     }
     let earlier = choice::earlier(&out, trials.as_ref())?;
     confirm(&sweep, args.yes)?;
-    let worker = Worker::new(machine, args.slurm)?;
+    let worker = SweepWorker::new(machine, args.slurm)?;
     for note in &sweep.notes {
         eprintln!("note     {note}");
     }
     let mut tuned = None;
     if let Some(trials) = &trials {
         let (record, lock) = match tune::run(&worker, &out, trials, earlier)? {
-            tune::Tuned::Chosen(record, lock) => (record, lock),
-            tune::Tuned::Unfinished(code) => return Ok(code),
+            tune::TuneOutcome::Chosen(record, lock) => (record, lock),
+            tune::TuneOutcome::Unfinished(code) => return Ok(code),
         };
         sweep = with_choices(sweep, trials, &record)?;
         tuned = lock;
@@ -151,14 +151,14 @@ fn sweep(args: &SweepArgs) -> Result<ExitCode> {
 type TaskEnds = Vec<(SweepTask, TaskEnd)>;
 
 /// Does the tasks of a sweep on this machine or on a cluster, until it is asked to stop.
-struct Worker {
+struct SweepWorker {
     machine: Machine,
     slurm: bool,
     stop: Stop,
     children: Children,
 }
 
-impl Worker {
+impl SweepWorker {
     fn new(machine: Machine, slurm: bool) -> Result<Self> {
         let children = Children::default();
         let killed = children.clone();
