@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-use super::SweepWorker;
+use super::worker::SweepWorker;
 use crate::disk::lock::Lock;
 use crate::run::tuning::{FILE, TuneRecord};
 use crate::sweep::{SweepFolder, Trials, choice};
