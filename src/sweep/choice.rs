@@ -88,7 +88,7 @@ pub fn is_complete(record: &TuneRecord, trials: &Trials) -> bool {
 /// The errors of trials that failed, by name.
 ///
 /// # Errors
-/// A trial was killed or is missing for another reason than an error of its own, so nothing can be chosen yet.
+/// A trial was killed or is missing for another reason than its own error, so nothing can be chosen yet.
 pub fn failures(ends: &[(SweepTask, TaskEnd)]) -> Result<BTreeMap<String, String>> {
     let mut errors = BTreeMap::new();
     for (task, end) in ends {
@@ -97,7 +97,7 @@ pub fn failures(ends: &[(SweepTask, TaskEnd)]) -> Result<BTreeMap<String, String
             TaskEnd::Failed(failure) => {
                 let error = error(failure).with_context(|| {
                     format!(
-                        "the trial `{}` did not end with an error of its own: {}\n\
+                        "the trial `{}` has no result and no error: {}\n\
                          hint: run the same command again to resume it",
                         task.name, failure.status
                     )

@@ -1,4 +1,4 @@
-//! The trials of a sweep with `[sweep.tune]`, as a sweep of their own, and the study's runs with the chosen values.
+//! The trials of a sweep with `[sweep.tune]`, as a separate sweep, and the study's runs with the chosen values.
 //!
 //! Both are plain functions: [`trials`] from a file, [`with_choices`] from its runs and `tune.json`.
 
