@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 use toml::Value;
 
 use super::file::{Listed, SlurmSection, SweepAxis, SweepEvalSection, SweepFile, When, is_plain};
-use crate::config::{Entry, MergedConfig, RunConfig, ValueOrigin};
+use crate::config::{Entry, MergedConfig, MixEntry, RunConfig, ValueOrigin};
 use crate::eval::bench;
-use crate::prompt::{self, PriorPrompt};
+use crate::prompt::Mixture;
 
 /// All runs and evaluations of a sweep.
 #[derive(Clone, Debug)]
@@ -53,8 +53,11 @@ pub struct Eval {
     pub test_prompt: String,
     /// Names of the benchmarks.
     pub benches: Vec<String>,
-    /// The value of `rft eval --ppe`; `None` for the training prompt of the run.
+    /// The value of `rft eval --ppe`; `None` for the training prompt of the run, or a mixture.
     pub ppe: Option<String>,
+    /// The value of `prompt.mix` for a mixture that is not the training prompt of the run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mix: Vec<MixEntry>,
     /// The run whose configuration has the model and the settings.
     pub config: String,
 }
@@ -208,12 +211,24 @@ pub(super) fn short_keys(keys: &[String]) -> BTreeMap<String, String> {
 fn label(entries: &[Entry], short: &BTreeMap<String, String>) -> String {
     let part = |entry: &Entry| match (entry.key().as_str(), &entry.value) {
         // For a file, its name.
-        ("prompt.ppe", Value::String(name)) => {
-            Path::new(name).file_stem().map_or_else(|| name.clone(), |stem| stem.to_string_lossy().into_owned())
-        }
+        ("prompt.ppe", Value::String(name)) => stem(name),
+        ("prompt.mix", Value::Array(mix)) => mixed(mix),
         (key, value) => format!("{}={}", short.get(key).map_or(key, String::as_str), written(value)),
     };
     entries.iter().map(part).collect::<Vec<_>>().join("-")
+}
+
+/// The name of a prompt; for a file, its name.
+fn stem(name: &str) -> String {
+    Path::new(name).file_stem().map_or_else(|| name.to_owned(), |stem| stem.to_string_lossy().into_owned())
+}
+
+/// The names of the prompts of a mixture, with their weights if these differ: `reasoning+planning-1`, `reasoning=3+none=1`.
+fn mixed(mix: &[Value]) -> String {
+    let entries: Vec<MixEntry> = mix.iter().filter_map(|entry| entry.clone().try_into().ok()).collect();
+    let equal = entries.iter().all(|it| it.weight == entries[0].weight);
+    let part = |it: &MixEntry| if equal { stem(&it.ppe) } else { format!("{}={}", stem(&it.ppe), it.weight) };
+    entries.iter().map(part).collect::<Vec<_>>().join("+")
 }
 
 pub(super) fn written(value: &Value) -> String {
@@ -254,12 +269,23 @@ impl Names {
     }
 }
 
-/// A test prompt: the value given, and the prompt that it refers to.
+/// A test prompt, or the mixture of an arm.
 struct TestPrompt {
-    given: String,
-    prior: PriorPrompt,
+    /// As the configuration names it.
+    given: Vec<MixEntry>,
+    mixture: Mixture,
     /// Its name, made unique if two prompts have the same name.
     name: String,
+}
+
+impl TestPrompt {
+    /// The values of `--ppe` and of `prompt.mix`.
+    fn flags(&self) -> (Option<String>, Vec<MixEntry>) {
+        match &self.given[..] {
+            [one] => (Some(one.ppe.clone()), Vec::new()),
+            several => (None, several.to_vec()),
+        }
+    }
 }
 
 fn evals(section: &SweepEvalSection, runs: &[SweepRun], configs: &BTreeMap<String, RunConfig>) -> Result<Vec<Eval>> {
@@ -268,20 +294,24 @@ fn evals(section: &SweepEvalSection, runs: &[SweepRun], configs: &BTreeMap<Strin
     ensure!(repeated.is_none(), "sweep.eval.benchmarks: `{}` occurs twice", benches[repeated.unwrap_or(0)]);
 
     let mut prompts: Vec<TestPrompt> = Vec::new();
-    let mut names = Names::default();
-    let mut learn = |given: &str| -> Result<usize> {
-        let prior = prompt::find(given)?;
-        if let Some(at) = prompts.iter().position(|it| it.prior == prior) {
+    let mut learn = |given: Vec<MixEntry>| -> Result<usize> {
+        let mixture = Mixture::of_entries(&given)?;
+        if let Some(at) = prompts.iter().position(|it| it.mixture == mixture) {
             return Ok(at);
         }
-        let name = names.give(&prior.name);
-        prompts.push(TestPrompt { given: given.to_owned(), prior, name });
+        let name = mixture.name();
+        let numbered = (2..).map(|number| format!("{name}-{number}"));
+        let free =
+            std::iter::once(name.clone()).chain(numbered).find(|it| prompts.iter().all(|known| known.name != *it));
+        prompts.push(TestPrompt { given, mixture, name: free.unwrap_or(name) });
         Ok(prompts.len() - 1)
     };
-    let own: Vec<usize> =
-        runs.iter().map(|run| learn(&configs[&run.name].prompt.reference())).collect::<Result<_>>()?;
+    let own: Vec<usize> = runs.iter().map(|run| learn(configs[&run.name].training_prompts())).collect::<Result<_>>()?;
+    // A distilled prompt too, so that the untrained model is evaluated under it.
+    runs.iter().try_for_each(|run| learn(configs[&run.name].prompt.entries()).map(drop))?;
     let named = section.test_prompts.iter().filter(|it| !["own", "all"].contains(&it.as_str()));
-    let named: Vec<usize> = named.map(|name| learn(name)).collect::<Result<_>>()?;
+    let named: Vec<usize> =
+        named.map(|name| learn(vec![MixEntry { ppe: name.clone(), weight: 1.0 }])).collect::<Result<_>>()?;
     let all: Vec<usize> = (0..prompts.len()).collect();
     let has = |word: &str| section.test_prompts.iter().any(|it| it == word);
 
@@ -291,7 +321,7 @@ fn evals(section: &SweepEvalSection, runs: &[SweepRun], configs: &BTreeMap<Strin
         for (base, config) in bases(runs, configs) {
             for prompt in &prompts {
                 let name = names.give(&format!("{base}-under-{}", prompt.name));
-                let (test_prompt, ppe) = (prompt.name.clone(), Some(prompt.given.clone()));
+                let (test_prompt, (ppe, mix)) = (prompt.name.clone(), prompt.flags());
                 let benches = benches.clone();
                 evals.push(Eval {
                     name,
@@ -301,6 +331,7 @@ fn evals(section: &SweepEvalSection, runs: &[SweepRun], configs: &BTreeMap<Strin
                     test_prompt,
                     benches,
                     ppe,
+                    mix,
                     config: config.clone(),
                 });
             }
@@ -319,6 +350,7 @@ fn evals(section: &SweepEvalSection, runs: &[SweepRun], configs: &BTreeMap<Strin
             }
             under.push(at);
             let prompt = &prompts[at];
+            let (ppe, mix) = if at == own { (None, Vec::new()) } else { prompt.flags() };
             evals.push(Eval {
                 name: names.give(&format!("{}-under-{}", run.name, prompt.name)),
                 run: Some(run.name.clone()),
@@ -326,7 +358,8 @@ fn evals(section: &SweepEvalSection, runs: &[SweepRun], configs: &BTreeMap<Strin
                 seed: Some(run.seed),
                 test_prompt: prompt.name.clone(),
                 benches: benches.clone(),
-                ppe: (at != own).then(|| prompt.given.clone()),
+                ppe,
+                mix,
                 config: run.name.clone(),
             });
         }

@@ -9,7 +9,9 @@ use toml::Value;
 use super::keys::{Keys, leaf};
 use super::shipped::{SHIPPED, Shipped};
 use super::tune_section::{self, TuneSection};
-use crate::config::{ConfigKey, Content, Entry, MergedConfig, Node, Preset, ValueOrigin, find_preset, of_set};
+use crate::config::{
+    ConfigKey, Content, Entry, MergedConfig, Node, Preset, ValueOrigin, checked_layer, find_preset, of_set,
+};
 
 /// A sweep as it was written.
 pub struct SweepFile {
@@ -133,8 +135,8 @@ impl SweepFile {
         let sweep = take(&mut root, "sweep");
         let slurm = take(&mut root, "slurm");
         let preset = take(&mut root, "preset").map(|node| preset(&node)).transpose()?;
-        let mut entries = root.entries();
-        entries.extend(own.iter().cloned());
+        let mut entries = checked_layer(root.entries())?;
+        entries.extend(checked_layer(own.clone())?);
         let base = MergedConfig::new(preset, &entries)?;
         let file = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let sweep = sweep.with_context(|| {
@@ -336,7 +338,7 @@ impl Listed {
             }
             None => None,
         };
-        let entries = rest.entries();
+        let entries = checked_layer(rest.entries())?;
         if let Some(tune) = tune.filter(|_| candidates.is_some())
             && let Some(set) = entries.iter().find(|it| it.key() == tune.key)
         {
@@ -367,7 +369,7 @@ impl When {
             Content::List(values) => values.iter().map(|value| Entry::of_node(&path, value)).collect(),
             _ => vec![Entry::of_node(&path, node)],
         };
-        Ok(Self { conditions: condition.leaves().into_iter().map(any).collect(), set: set.entries() })
+        Ok(Self { conditions: condition.leaves().into_iter().map(any).collect(), set: checked_layer(set.entries())? })
     }
 }
 

@@ -45,7 +45,7 @@ pub struct SweepArgs {
     #[command(subcommand)]
     command: Option<SweepCommand>,
 
-    /// Configuration with a section [sweep], or a shipped sweep: ppe-study, ppe-study-tiny, reward-controls, reward-controls-tiny
+    /// Configuration with a section [sweep], or a shipped sweep: ppe-study, ppe-study-tiny, reward-controls, reward-controls-tiny, distill-tiny
     #[arg(required = true)]
     file: Option<String>,
 

@@ -26,20 +26,21 @@ struct StrategyKey {
     tuned: Option<String>,
 }
 
-/// The strategies of the runs, in their order. Without trials that prove that a value was chosen for an arm, a different value is a
-/// different arm and not a wording.
+/// The strategies of the runs, in their order. A mixture of prompts is not a strategy. Without trials that prove that a value was
+/// chosen for an arm, a different value is a different arm and not a wording.
 pub fn strategies(runs: &[ReportedRun]) -> Vec<Strategy> {
     let mut found: Vec<(StrategyKey, Strategy)> = Vec::new();
     let mut seen: Vec<&str> = Vec::new();
     for run in runs {
-        if seen.contains(&run.arm.as_str()) {
+        if seen.contains(&run.arm.as_str()) || !run.manifest.prompt.mixture.is_empty() {
             continue;
         }
         seen.push(&run.arm);
         let mut settings = settings(run);
         settings.remove("prompt text");
         let value = run.tuned.as_ref().and_then(|key| settings.remove(key));
-        let of = strategy(&run.manifest.prompt.name);
+        let of = strategy(&run.manifest.learned_prompt().name);
+        let is_distilled = run.manifest.distilled.is_some();
         let common = StrategyKey { strategy: of.to_owned(), settings, tuned: run.tuned.clone() };
         match found.iter_mut().find(|(known, _)| *known == common) {
             Some((_, strategy)) => {
@@ -48,7 +49,7 @@ pub fn strategies(runs: &[ReportedRun]) -> Vec<Strategy> {
             }
             None => {
                 let is_taken = found.iter().any(|(_, strategy)| strategy.name == of);
-                let name = if is_taken { run.arm.clone() } else { of.to_owned() };
+                let name = if is_taken || is_distilled { run.arm.clone() } else { of.to_owned() };
                 let tuned = value.into_iter().collect();
                 found.push((common, Strategy { name, arms: vec![run.arm.clone()], tuned }));
             }

@@ -7,6 +7,7 @@ mod held_out;
 mod internalized;
 mod known;
 mod lengths;
+mod mixtures;
 mod part;
 mod published;
 mod questions;
@@ -54,6 +55,7 @@ pub fn report(material: &Material, published: Option<&Published>, baselines: &[S
     }
     // What was learned, then how, then where not.
     parts.extend(results::parts(material, &aligned, &found));
+    parts.extend(mixtures::part(material, &aligned));
     parts.extend(controls::part(material, &aligned, found.untrained.as_ref()));
     parts.extend(internalized::part(material, &aligned));
     parts.extend(found.held_out.as_ref().map(|outcome| held_out::part(material, outcome)));

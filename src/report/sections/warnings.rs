@@ -182,7 +182,8 @@ fn truncated(material: &Material, aligned: &Aligned) -> Option<String> {
 
 fn saturated(material: &Material) -> Option<String> {
     let mut runs: BTreeMap<&str, usize> = BTreeMap::new();
-    for run in &material.runs {
+    // A distilled prompt is not learned from rewards.
+    for run in material.runs.iter().filter(|run| run.manifest.distilled.is_none()) {
         if run.ends("frac_reward_zero_std").is_some_and(|(_, last)| last >= SATURATED) {
             *runs.entry(&run.arm).or_default() += 1;
         }
