@@ -28,7 +28,7 @@ pub enum Purpose {
     RewardBench = 9,
     /// The order in which options are shown: path (question).
     Choices = 10,
-    /// Requests to a server: path (question, sample), or (hash of a judge's request); position 0 is the seed of the request,
+    /// Requests to a server: path (question, sample), (step, question, completion) or (hash of a judge's request); position 0 is the seed of the request,
     /// later positions the waits between tries.
     Endpoint = 11,
     /// The order of a program's inputs: no path, the seed is the task's.

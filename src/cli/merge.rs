@@ -1,6 +1,6 @@
 //! `rft merge`: merge an adapter into its model.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
@@ -51,21 +51,41 @@ enum WeightType {
 
 pub fn run(args: MergeArgs) -> Result<()> {
     let trained = Trained::find(&args.adapter)?;
-    let (model, revision) = trained.base_model()?;
-    let model = args.model.or(model).context("the adapter does not name its model\nhint: pass --model")?;
-    let revision = args.revision.or(revision).unwrap_or_else(|| "main".to_owned());
-    let dtype = match args.dtype {
+    let (model, revision) = (args.model.as_deref(), args.revision.as_deref());
+    write(&trained, model, revision, &args.out, args.dtype, args.yes)?;
+    println!("{}", args.out.display());
+    Ok(())
+}
+
+/// Writes the merged model of a run to `out` in bf16.
+pub fn into_folder(trained: &Trained, out: &Path, yes: bool) -> Result<()> {
+    write(trained, None, None, out, WeightType::Bf16, yes)
+}
+
+fn write(
+    trained: &Trained,
+    model: Option<&str>,
+    revision: Option<&str>,
+    out: &Path,
+    dtype: WeightType,
+    yes: bool,
+) -> Result<()> {
+    let (own_model, own_revision) = trained.base_model()?;
+    let model = model.map(str::to_owned).or(own_model);
+    let model = model.context("the adapter does not name its model\nhint: pass --model")?;
+    let revision = revision.map(str::to_owned).or(own_revision).unwrap_or_else(|| "main".to_owned());
+    let dtype = match dtype {
         WeightType::F32 => Dtype::F32,
         WeightType::Bf16 => Dtype::BF16,
     };
 
-    super::download::confirm_model(&model, &revision, args.yes)?;
+    super::download::confirm_model(&model, &revision, yes)?;
     let source = ModelSource::open(&model, &revision)?;
     if let Some(warning) = trained.base_warning(&source) {
         eprintln!("warning: {warning}");
     }
     let bar = ProgressBar::new(0).with_style(ProgressStyle::with_template("merging {wide_bar} {pos}/{len} tensors")?);
-    let merged = merge(&source, &trained.folder, &args.out, dtype, &mut |done, all| {
+    let merged = merge(&source, &trained.folder, out, dtype, &mut |done, all| {
         bar.set_length(all as u64);
         bar.set_position(done as u64);
     })?;
@@ -77,6 +97,5 @@ pub fn run(args: MergeArgs) -> Result<()> {
         merged.tensors,
         HumanBytes(merged.bytes)
     );
-    println!("{}", args.out.display());
     Ok(())
 }

@@ -49,6 +49,7 @@ pub mod overlap;
 pub mod perf;
 pub mod plan;
 pub mod prompts;
+pub mod push;
 pub mod rehearse;
 pub mod report;
 pub mod reward;
@@ -97,6 +98,7 @@ enum Command {
     Watch(watch::WatchArgs),
     Classify(classify::ClassifyArgs),
     Merge(merge::MergeArgs),
+    Push(push::PushArgs),
     Plan(plan::PlanArgs),
     Rehearse(Box<rehearse::RehearseArgs>),
     VerifyResume(Box<verify_resume::VerifyResumeArgs>),
@@ -137,6 +139,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Watch(args) => watch::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Classify(args) => classify::run(args).map(|()| ExitCode::SUCCESS),
         Command::Merge(args) => merge::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Push(args) => push::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Plan(args) => plan::run(args).map(|()| ExitCode::SUCCESS),
         Command::Rehearse(args) => rehearse::run(&args),
         Command::VerifyResume(args) => verify_resume::run(&args),

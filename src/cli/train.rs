@@ -10,6 +10,8 @@ use crate::grpo::schedule::learning_rate;
 use crate::model::config::ModelConfig;
 use crate::model::source::ModelSource;
 use crate::prompt::WeightedPrompt;
+use crate::rollout::Engine;
+use crate::rollout::servers::Servers;
 use crate::run::inputs::is_from_older_version;
 use crate::run::{Manifest, Progress, RunDir, RunSession, Stop};
 use crate::train::checkpoints::{best, check_space};
@@ -163,7 +165,11 @@ pub fn run(args: TrainArgs) -> Result<ExitCode> {
         show_completions: args.show_completions,
         stop: &stop,
     };
-    let (mut engine, mut learner) = (loaded.engine(), loaded.learner());
+    let mut engine: Box<dyn Engine> = match config.rollout.endpoints.is_empty() {
+        true => loaded.engine(),
+        false => Box::new(Servers::connect(setup.servers(&config, &run, &shape))?),
+    };
+    let mut learner = loaded.learner();
     let outcome = train(&training, engine.as_mut(), learner.as_mut(), &mut state);
     // An error is printed below the progress.
     progress.finish();

@@ -42,7 +42,7 @@ impl RunConfig {
         self.texts()
     }
 
-    fn counts(&self) -> [(&'static str, usize, RangeInclusive<usize>); 19] {
+    fn counts(&self) -> [(&'static str, usize, RangeInclusive<usize>); 21] {
         let Self { data, lora, rollout, reward, grpo, train, eval, .. } = self;
         [
             ("data.max_questions", data.max_questions.unwrap_or(1), 1..=10_000_000),
@@ -52,6 +52,8 @@ impl RunConfig {
             ("rollout.max_prompt_length", rollout.max_prompt_length, 1..=TOKENS),
             ("rollout.max_completion_length", rollout.max_completion_length, 1..=TOKENS),
             ("rollout.max_rows", rollout.max_rows, 1..=65_536),
+            ("rollout.requests_per_endpoint", rollout.requests_per_endpoint, 1..=4096),
+            ("rollout.verify_every", rollout.verify_every, 1..=1_000_000),
             ("reward.length.max_length", reward.length.max_length.unwrap_or(1), 1..=TOKENS),
             ("reward.max_bench_failures", reward.max_bench_failures, 0..=1_000_000),
             ("reward.repetition.ngram_size", reward.repetition.ngram_size, 1..=10_000),
@@ -67,7 +69,7 @@ impl RunConfig {
         ]
     }
 
-    fn numbers(&self) -> [(&'static str, f64, RangeInclusive<f64>); 35] {
+    fn numbers(&self) -> [(&'static str, f64, RangeInclusive<f64>); 37] {
         let Self { lora, rollout, reward, grpo, train, .. } = self;
         let weight = 0.0..=1000.0;
         let value = -1000.0..=1000.0;
@@ -76,6 +78,8 @@ impl RunConfig {
             ("rollout.temperature", rollout.temperature, 0.01..=100.0),
             ("rollout.top_p", rollout.top_p, 1e-6..=1.0),
             ("rollout.min_p", rollout.min_p, 0.0..=1.0),
+            ("rollout.max_logprob_difference", rollout.max_logprob_difference, 1e-6..=100.0),
+            ("rollout.importance_sampling_cap", rollout.importance_sampling_cap, 1.0..=1e6),
             ("reward.accuracy.weight", reward.accuracy.weight.unwrap_or(0.0), weight.clone()),
             ("reward.format.weight", reward.format.weight.unwrap_or(0.0), weight.clone()),
             ("reward.format_strict.weight", reward.format_strict.weight.unwrap_or(0.0), weight.clone()),

@@ -195,6 +195,44 @@ pub struct RolloutSection {
     pub stop: Vec<String>,
     /// Number of completions decoded at the same time.
     pub max_rows: usize,
+    /// Addresses of servers that generate the completions, such as `http://127.0.0.1:8000`; empty: this process generates them.
+    pub endpoints: Vec<String>,
+    /// How the servers take the adapter of each step: `vllm` and `sglang` load it over HTTP; `command` is for all others.
+    pub server: ServerKind,
+    /// With `server = "command"`: a program and its arguments. It is called with the folder of the adapter as its last
+    /// argument, and ends when the servers use that adapter.
+    pub reload_command: Vec<String>,
+    /// Number of requests that a server gets at the same time.
+    pub requests_per_endpoint: usize,
+    /// Steps between two tests of which adapter the servers use; the first step is tested too.
+    pub verify_every: usize,
+    /// Maximum mean difference between the log-probabilities of the servers and of the trainer, in nats per token.
+    pub max_logprob_difference: f64,
+    /// How the loss corrects that difference: importance weights of tokens or of completions, truncated at
+    /// `importance_sampling_cap`, or left out (`mask`) above it.
+    pub importance_sampling_mode: ImportanceSampling,
+    /// Maximum importance weight.
+    pub importance_sampling_cap: f64,
+}
+
+/// How a server takes an adapter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ServerKind {
+    Vllm,
+    Sglang,
+    Command,
+}
+
+/// The correction of the difference between the log-probabilities of servers and trainer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ImportanceSampling {
+    None,
+    TokenTruncate,
+    TokenMask,
+    SequenceTruncate,
+    SequenceMask,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -413,6 +451,11 @@ impl LoraSection {
 }
 
 impl RolloutSection {
+    /// Completions that this process decodes at the same time: with servers, only those of a check.
+    pub fn local_rows(&self) -> usize {
+        if self.endpoints.is_empty() { self.max_rows } else { 1 }
+    }
+
     /// Number of completions per step.
     pub fn completions_per_step(&self) -> usize {
         self.prompts_per_step * self.num_generations

@@ -255,7 +255,48 @@ impl RolloutSection {
         ensure((0.0..1.0).contains(&self.min_p), "rollout.min_p", format!("{} is out of range", self.min_p), min_p)?;
         let stops = self.stop.iter().all(|it| !it.is_empty());
         ensure(stops, "rollout.stop", "an empty string would end every completion immediately", "remove it")?;
-        at_least_one("rollout.max_rows", self.max_rows, "use 1 or more, as many as fit in memory; 64 is a good start")
+        at_least_one("rollout.max_rows", self.max_rows, "use 1 or more, as many as fit in memory; 64 is a good start")?;
+        self.validate_servers()
+    }
+
+    fn validate_servers(&self) -> Check {
+        if self.endpoints.is_empty() {
+            return Ok(());
+        }
+        for (index, url) in self.endpoints.iter().enumerate() {
+            let is_url = url.starts_with("http://") || url.starts_with("https://");
+            let problem = format!("`{url}` is not the address of a server");
+            ensure(is_url, "rollout.endpoints", problem, "write it as http://127.0.0.1:8000")?;
+            let is_new = !self.endpoints[..index].contains(url);
+            ensure(is_new, "rollout.endpoints", format!("duplicate address `{url}`"), "name each server once")?;
+        }
+        let truncated = [
+            ("rollout.top_p", self.top_p != 1.0, "1"),
+            ("rollout.top_k", self.top_k != 0, "0"),
+            ("rollout.min_p", self.min_p != 0.0, "0"),
+        ];
+        for (key, is_set, off) in truncated {
+            ensure(
+                !is_set,
+                key,
+                "it cannot be used with rollout.endpoints, because servers report log-probabilities after it",
+                format!("set it to {off}, or remove rollout.endpoints"),
+            )?;
+        }
+        let needed = self.server == ServerKind::Command;
+        let hint = "name a program that makes the servers use the adapter in the folder that it is given";
+        ensure(
+            !needed || self.reload_command.iter().next().is_some_and(|program| !program.is_empty()),
+            "rollout.reload_command",
+            "it is empty, and rollout.server is `command`",
+            hint,
+        )?;
+        ensure(
+            needed || self.reload_command.is_empty(),
+            "rollout.reload_command",
+            "it is only used if rollout.server is `command`",
+            "remove it, or set rollout.server to command",
+        )
     }
 }
 

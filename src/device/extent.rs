@@ -24,7 +24,7 @@ impl Extent {
         let rollout = &config.rollout;
         Self {
             positions: rollout.max_sequence_length(),
-            max_rows: rollout.max_rows,
+            max_rows: rollout.local_rows(),
             working_bytes: None,
             keep: Some(if config.train.gradient_checkpointing { Keep::Inputs } else { Keep::Everything }),
             taught: config.distilled() == Some(DistillKl::Full),

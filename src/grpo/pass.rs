@@ -30,18 +30,31 @@ pub struct TrainCompletion<'a> {
     pub tokens: &'a [u32],
     /// Log-probabilities recorded when the tokens were sampled.
     pub logprobs: &'a [f32],
+    /// Importance weight of each token; `None`: 1.
+    pub weights: Option<&'a [f32]>,
     pub advantage: f32,
     pub masked: bool,
+}
+
+impl<'a> TrainCompletion<'a> {
+    /// A completion as it was sampled, without advantage.
+    pub fn unweighted(completion: &'a Completion) -> Self {
+        Self {
+            tokens: &completion.tokens,
+            logprobs: &completion.logprobs,
+            weights: None,
+            advantage: 0.0,
+            masked: false,
+        }
+    }
 }
 
 impl<'a> TrainGroup<'a> {
     /// All of a prompt's completions, none of them masked.
     pub fn whole(prompt: &'a [u32], completions: &'a [Completion], advantages: &[f32]) -> Self {
         let completion = |(completion, &advantage): (&'a Completion, &f32)| TrainCompletion {
-            tokens: &completion.tokens,
-            logprobs: &completion.logprobs,
             advantage,
-            masked: false,
+            ..TrainCompletion::unweighted(completion)
         };
         Self { prompt, teacher: None, completions: completions.iter().zip(advantages).map(completion).collect() }
     }
@@ -151,13 +164,13 @@ pub fn gradient_pass_unless(
 
 /// Packed parts of groups.
 #[derive(Default)]
-struct Micro<'a> {
-    pack: Pack,
+pub(super) struct Micro<'a> {
+    pub pack: Pack,
     /// The same completions after the teacher's prompts; empty if there is no teacher.
     teacher: Pack,
     groups: Vec<TrainGroup<'a>>,
     /// The pairs of each completion.
-    ranges: Vec<Range<usize>>,
+    pub ranges: Vec<Range<usize>>,
 }
 
 impl<'a> Micro<'a> {
@@ -190,7 +203,7 @@ impl<'a> Micro<'a> {
 
 /// Fills packs in order with the completions that are `live`; a group that does not fit continues in the next pack,
 /// with its prompt repeated.
-fn micro_batches<'a>(
+pub(super) fn micro_batches<'a>(
     groups: &[TrainGroup<'a>],
     live: impl Fn(&TrainCompletion) -> bool,
     max_tokens: usize,
@@ -265,6 +278,7 @@ fn micro_batch(
                 old: plan.off_policy.then_some(completion.logprobs),
                 reference: reference.as_ref().map(|reference| &reference[range.clone()]),
                 entropy: Some(&entropies[range.clone()]),
+                weights: completion.weights,
                 advantage: completion.advantage,
                 masked: completion.masked,
             };
@@ -280,7 +294,9 @@ fn micro_batch(
     } else {
         for (completion, range) in micro.completions() {
             let coefficient = objective.fixed_coefficient(completion.advantage, range.len(), normalizer);
-            coefficients[range].fill(coefficient);
+            for (i, value) in coefficients[range].iter_mut().enumerate() {
+                *value = completion.weights.map_or(1.0, |weights| weights[i]) * coefficient;
+            }
         }
         let stats = learner.head_backward(pack, plan.temperature, &coefficients, entropy)?;
         finish(&stats, &mut coefficients);

@@ -142,6 +142,11 @@ impl RunDir {
         self.path.join("adapter")
     }
 
+    /// The folder with the adapter that servers use for rollouts.
+    pub fn server_adapters(&self) -> PathBuf {
+        self.path.join("server-adapters")
+    }
+
     /// Results of evaluations.
     pub fn eval(&self) -> PathBuf {
         self.path.join("eval")

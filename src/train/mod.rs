@@ -11,6 +11,7 @@ pub mod order;
 pub mod pass_rates;
 pub mod sample;
 mod scoring;
+mod served;
 pub mod setup;
 pub mod state;
 mod step_log;
@@ -38,6 +39,7 @@ use anyhow::{Error, Result, ensure};
 use evaluate::{HeldOutEvaluation, evaluate};
 use order::Order;
 use sample::{DrawCounts, ScoredGroup, TrainQuestion};
+use served::ServerCheck;
 use state::TrainState;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -76,6 +78,7 @@ pub fn train(
     let resumed = state.counters.step;
     let mut logs = Logs::resume(run, resumed)?;
     let mut guard = Guard::default();
+    let mut served = (!config.rollout.endpoints.is_empty()).then(ServerCheck::default);
     check_gradients(training, learner, &state.adapter)?;
 
     let before = match resumed {
@@ -95,16 +98,27 @@ pub fn train(
         let step = state.counters.step + 1;
 
         // Rollout: one group per question, with its rewards.
-        let Some((groups, taken)) = rollout(training, engine, state, &order, &sampling)? else { break };
+        let Some((mut groups, taken)) = rollout(training, engine, state, &order, &sampling)? else { break };
         let rewards: Vec<Vec<f64>> = groups.iter().map(|g| g.completions.iter().map(|b| b.reward).collect()).collect();
         let advantages = advantages(&rewards, config.grpo.scale_rewards);
         for advice in guard.rollout(&rollout_facts(config, &groups, advantages.flat_groups)) {
             progress.note(&advice.to_string());
         }
         let rolled_out = started.elapsed().as_secs_f64();
+        let corrected = match &served {
+            Some(check) => match check.correct(training, learner, &state.adapter, &mut groups, step)? {
+                Some(corrected) => Some(corrected),
+                None => break,
+            },
+            None => None,
+        };
+        if let Some(check) = &mut served {
+            check.previous = Some(state.adapter.clone());
+        }
 
         // Updates: the batch is split into mini-batches, with `num_iterations` passes over them.
-        let updated = update(training, learner, state, &objective, &mut guard, &groups, &advantages.values, steps)?;
+        let (values, weights) = (&advantages.values, corrected.as_ref().map(|it| &it.weights[..]));
+        let updated = update(training, learner, state, &objective, &mut guard, &groups, values, weights, steps)?;
         let Some(Updated { mut metrics, notes }) = updated else { break };
         for note in notes {
             progress.note(&note);
@@ -117,6 +131,7 @@ pub fn train(
         state.counters.step = step;
         state.counters.questions += taken;
         state.counters.num_tokens += (prompt_tokens + completion_tokens + teacher_tokens) as u64;
+        metrics.extend(corrected.map(|it| it.metrics).unwrap_or_default());
         metrics.extend(advantages.metrics());
         metrics.extend(completion_metrics(training, &groups));
         metrics.extend(by_prompt::metrics(&training.scorer, &groups));

@@ -12,17 +12,20 @@ use crate::data::decontaminate::Contamination;
 use crate::data::{self, HoldOut, Question};
 use crate::disk::atomic;
 use crate::disk::hash_cache::NamedFiles;
+use crate::model::config::ModelConfig;
 use crate::model::hub;
 use crate::model::source::ModelSource;
 use crate::prompt::{Mixture, PriorPrompt};
 use crate::reward::RewardSet;
 use crate::reward::bench::{Frame, gate};
 use crate::rollout::policy::Policy;
+use crate::rollout::servers::ServerSetup;
 use crate::run::RunDir;
 use crate::run::manifest::{Manifest, PromptIdentity};
 use anyhow::{Context, Result, ensure};
 use jiff::Timestamp;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Maximum number of questions from which the test of the reward selects.
 const TESTED: usize = 4096;
@@ -169,6 +172,18 @@ impl Setup {
             max_completion_length: config.rollout.max_completion_length,
             truncation_penalty: config.grpo.truncation_penalty,
             seed: config.train.seed,
+        }
+    }
+
+    /// For an engine on servers, of a model of the shape `model`.
+    pub fn servers<'a>(&'a self, config: &'a RunConfig, run: &RunDir, model: &ModelConfig) -> ServerSetup<'a> {
+        ServerSetup {
+            section: &config.rollout,
+            folder: run.server_adapters(),
+            base: &config.model.path,
+            vocabulary: model.vocab_size,
+            stop_strings: &self.policy.stop_strings,
+            pause: Duration::from_secs(1),
         }
     }
 

@@ -102,6 +102,7 @@ fn the_sampled_estimate_has_the_gradient_of_the_divergence_on_average() {
             old: None,
             reference: Some(&[*q]),
             entropy: None,
+            weights: None,
             advantage: 7.0,
             masked: false,
         };
@@ -169,6 +170,7 @@ fn pass(decoder: &CpuDecoder, adapter: &Adapter, kl: DistillKl, max_tokens: usiz
                 .map(|tokens| TrainCompletion {
                     tokens,
                     logprobs: &zeros[..tokens.len()],
+                    weights: None,
                     advantage: 0.0,
                     masked: false,
                 })

@@ -43,6 +43,7 @@ mod lab;
 mod lost_folder;
 mod mixtures;
 mod model_faults;
+mod model_server;
 mod mutations;
 #[cfg(unix)]
 mod names;
@@ -53,6 +54,7 @@ mod parquet_file;
 #[cfg(target_os = "linux")]
 mod products;
 mod progress;
+mod push;
 #[allow(dead_code, reason = "the example that pretrains the embedded model shares it")]
 #[path = "../reference/mod.rs"]
 mod reference;
@@ -69,6 +71,8 @@ mod sandbox;
 mod schedule;
 #[cfg(target_os = "linux")]
 mod selftest;
+#[cfg(unix)]
+mod servers;
 mod stats;
 #[cfg(target_os = "linux")]
 mod stop_phases;

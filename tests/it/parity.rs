@@ -142,6 +142,7 @@ impl Case {
                     .map(|(tokens, i)| TrainCompletion {
                         tokens,
                         logprobs: &sampled[i],
+                        weights: None,
                         advantage: batch.advantages[i],
                         masked: self.masked[i],
                     })

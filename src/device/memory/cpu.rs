@@ -107,7 +107,7 @@ fn block_widths(model: &ModelConfig) -> (usize, usize) {
 
 fn rollout(model: &ModelConfig, config: &RunConfig, prompts: PromptSizes) -> f64 {
     let rollout = &config.rollout;
-    let rows = rollout.max_rows.min(rollout.completions_per_step().max(prompts.held_out));
+    let rows = rollout.local_rows().min(rollout.completions_per_step().max(prompts.held_out));
     let at_once = rollout.prompts_per_step.max(prompts.held_out).min(rows);
     let cache = |tokens| model.num_hidden_layers as f64 * KvSpan::bytes(model.heads(), tokens) as f64;
     let (_, width) = block_widths(model);

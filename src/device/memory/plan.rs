@@ -71,7 +71,7 @@ impl MemoryPlan {
             context: CONTEXT + RESERVE as u64,
             weights: weight_bytes(model, config.rollout.max_sequence_length(), lora) as u64,
             adapter: adapter_bytes(len) as u64,
-            rollout: RolloutMemory::of(model, config, config.rollout.max_rows)?,
+            rollout: RolloutMemory::of(model, config, config.rollout.local_rows())?,
             training: TrainingMemory::of(model, config, config.train.max_tokens_per_micro_batch)?,
         })
     }

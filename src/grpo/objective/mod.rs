@@ -69,6 +69,8 @@ pub struct CompletionTerms<'a> {
     pub reference: Option<&'a [f32]>,
     /// Entropy of each token's distribution, in nats. Needed if `entropy_coef` is not zero, logged if given.
     pub entropy: Option<&'a [f32]>,
+    /// Importance weight of each token, a factor of its part of the loss; `None`: 1.
+    pub weights: Option<&'a [f32]>,
     pub advantage: f32,
     /// Left out of the loss; for example, a truncated completion.
     pub masked: bool,
@@ -148,7 +150,7 @@ impl Objective {
     pub fn completion(&self, terms: &CompletionTerms, normalizer: &Normalizer, grad: &mut [f32], totals: &mut Totals) {
         let length = terms.logprobs.len();
         assert_eq!(grad.len(), length, "one derivative per token");
-        for slice in [terms.old, terms.reference, terms.entropy].into_iter().flatten() {
+        for slice in [terms.old, terms.reference, terms.entropy, terms.weights].into_iter().flatten() {
             assert_eq!(slice.len(), length, "one entry per token");
         }
         totals.completions += 1;
@@ -170,6 +172,8 @@ impl Objective {
                 _ => f64::from(terms.advantage),
             };
             let (mut value, mut slope) = self.policy(ratio, advantage, logprob);
+            let importance = terms.weights.map_or(1.0, |weights| f64::from(weights[t]));
+            (value, slope) = (importance * value, importance * slope);
             match reference {
                 Some(_) if self.distill.is_some() => totals.kl_sum -= advantage,
                 Some(reference) => {

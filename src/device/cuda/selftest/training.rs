@@ -99,6 +99,7 @@ fn in_too_little_memory(lab: &mut Lab) -> Result<()> {
             tokens: lab.below(len, config.vocab_size),
             logprobs: vec![-6.0; len],
             finish: crate::rollout::Finish::Length,
+            server: None,
         };
         batch.groups.push([40, 61, 33, 52].map(|len| completion(lab, len)).into());
         batch.advantages.push(vec![1.0, -0.5, 0.25, -0.75]);
