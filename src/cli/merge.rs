@@ -2,9 +2,11 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 
+use crate::model::gguf_merge;
+use crate::model::gguf_writer::GgufType;
 use crate::model::merge::merge;
 use crate::model::safetensors::Dtype;
 use crate::model::source::ModelSource;
@@ -12,22 +14,28 @@ use crate::run::trained::Trained;
 
 /// Merge an adapter into its model
 ///
-/// Writes a Hugging Face folder (weights, configuration, tokenizer) that any program can load without the adapter.
+/// Writes a Hugging Face folder (weights, configuration, tokenizer) that any program can load without the adapter, or with
+/// `--gguf` one file for llama.cpp. A GGUF file of a GGUF model keeps the model's metadata.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   rft merge runs/tiny-null-example-1 --out merged
-  rft merge my-adapter --model Qwen/Qwen2.5-0.5B --out merged --dtype bf16")]
+  rft merge my-adapter --model Qwen/Qwen2.5-0.5B --out merged --dtype bf16
+  rft merge runs/tiny-null-example-1 --gguf --out merged.gguf --dtype q8_0")]
 pub struct MergeArgs {
     /// Run directory or adapter folder
     #[arg(value_name = "RUN|DIR")]
     adapter: PathBuf,
 
-    /// Folder to write, which must not exist yet
-    #[arg(long, value_name = "DIR")]
+    /// Folder to write, or file with `--gguf`; it must not exist yet
+    #[arg(long, value_name = "DIR|FILE")]
     out: PathBuf,
 
-    /// Data type of the written weights; bf16 halves the size, with rounding
-    #[arg(long, value_enum, default_value_t = WeightType::F32)]
+    /// Write a GGUF file for llama.cpp
+    #[arg(long)]
+    gguf: bool,
+
+    /// Data type of the written weights; bf16 halves the size, with rounding; f16 and q8_0 only with `--gguf`
+    #[arg(long, visible_alias = "type", value_enum, default_value_t = WeightType::F32)]
     dtype: WeightType,
 
     /// Model that the adapter was trained on [default: the run's, else the one named in the adapter's configuration]
@@ -47,6 +55,20 @@ pub struct MergeArgs {
 enum WeightType {
     F32,
     Bf16,
+    F16,
+    #[value(name = "q8_0")]
+    Q8_0,
+}
+
+impl WeightType {
+    fn in_gguf(self) -> GgufType {
+        match self {
+            Self::F32 => GgufType::F32,
+            Self::Bf16 => GgufType::BF16,
+            Self::F16 => GgufType::F16,
+            Self::Q8_0 => GgufType::Q8_0,
+        }
+    }
 }
 
 pub fn run(args: MergeArgs) -> Result<()> {
@@ -54,9 +76,13 @@ pub fn run(args: MergeArgs) -> Result<()> {
     let (model, revision) = trained.base_model()?;
     let model = args.model.or(model).context("the adapter does not name its model\nhint: pass --model")?;
     let revision = args.revision.or(revision).unwrap_or_else(|| "main".to_owned());
-    let dtype = match args.dtype {
-        WeightType::F32 => Dtype::F32,
-        WeightType::Bf16 => Dtype::BF16,
+    let folder_type = match args.dtype {
+        _ if args.gguf => None,
+        WeightType::F32 => Some(Dtype::F32),
+        WeightType::Bf16 => Some(Dtype::BF16),
+        WeightType::F16 | WeightType::Q8_0 => {
+            bail!("a folder can have the data types f32 and bf16\nhint: add --gguf for a GGUF file")
+        }
     };
 
     super::download::confirm_model(&model, &revision, args.yes)?;
@@ -65,10 +91,17 @@ pub fn run(args: MergeArgs) -> Result<()> {
         eprintln!("warning: {warning}");
     }
     let bar = ProgressBar::new(0).with_style(ProgressStyle::with_template("merging {wide_bar} {pos}/{len} tensors")?);
-    let merged = merge(&source, &trained.folder, &args.out, dtype, &mut |done, all| {
+    let mut progress = |done, all| {
         bar.set_length(all as u64);
         bar.set_position(done as u64);
-    })?;
+    };
+    let merged = match folder_type {
+        Some(dtype) => merge(&source, &trained.folder, &args.out, dtype, &mut progress)?,
+        None => {
+            let name = format!("{} with {}", source.name.trim_end_matches(".gguf"), trained.name);
+            gguf_merge::merge(&source, &trained.folder, &args.out, &name, args.dtype.in_gguf(), &mut progress)?
+        }
+    };
     bar.finish_and_clear();
     eprintln!(
         "merged {} adapted tensors into `{}`: {} tensors, {}",

@@ -39,6 +39,7 @@ pub mod difficulty;
 pub mod doctor;
 pub mod download;
 pub mod eval;
+pub mod export;
 mod fitted;
 pub mod generate;
 mod held_out;
@@ -97,6 +98,7 @@ enum Command {
     Watch(watch::WatchArgs),
     Classify(classify::ClassifyArgs),
     Merge(merge::MergeArgs),
+    Export(export::ExportArgs),
     Plan(plan::PlanArgs),
     Rehearse(Box<rehearse::RehearseArgs>),
     VerifyResume(Box<verify_resume::VerifyResumeArgs>),
@@ -137,6 +139,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Watch(args) => watch::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Classify(args) => classify::run(args).map(|()| ExitCode::SUCCESS),
         Command::Merge(args) => merge::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Export(args) => export::run(args).map(|()| ExitCode::SUCCESS),
         Command::Plan(args) => plan::run(args).map(|()| ExitCode::SUCCESS),
         Command::Rehearse(args) => rehearse::run(&args),
         Command::VerifyResume(args) => verify_resume::run(&args),

@@ -30,6 +30,7 @@ mod endpoint;
 mod entry_points;
 mod eval;
 mod files;
+mod gguf_out;
 mod gradients;
 mod hub;
 mod idioms;
@@ -39,6 +40,7 @@ mod inputs;
 mod invariants;
 mod lab;
 #[cfg(unix)]
+mod llama_cpp;
 mod lost_folder;
 mod model_faults;
 mod mutations;
