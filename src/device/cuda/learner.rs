@@ -2,9 +2,10 @@
 
 use super::adapter::DeviceAdapter;
 use super::decoder::CudaDecoder;
+use super::logits::{HeadStats, Logits, head_backward, head_distill, head_stats};
 use super::matrix::Matrix;
 use super::memory::{Buffer, DeviceArena};
-use super::ops::{self, HeadStats, Logits};
+use super::ops;
 use super::pack::DevicePack;
 use super::{Gpu, Shared};
 use crate::device::memory::arena::Mark;
@@ -109,22 +110,22 @@ impl<'a> CudaLearner<'a> {
             ops::gather_rows(gpu, pass.forward.hidden, pass.pack.pairs.rows.slice(range.clone()), rows, hidden)?;
             let out = Matrix::new(buffer, len, vocab).with_stride(stride);
             gpu.blas.product(Matrix::new(rows, len, hidden), head.t(), out)?;
-            ops::head_stats(gpu, logits, targets, part, temperature)?;
+            head_stats(gpu, logits, targets, part, temperature)?;
             let by_logprob = work.d_logprob.slice(range.clone());
             match &teacher {
                 None if !back => continue,
                 None => {
                     let by_entropy = work.d_entropy.slice(range.clone());
-                    ops::head_backward(gpu, logits, targets, part, by_logprob, by_entropy, temperature)?;
+                    head_backward(gpu, logits, targets, part, by_logprob, by_entropy, temperature)?;
                 }
                 Some((rows, work)) => {
                     let rows = rows.slice(range.start * hidden..range.end * hidden);
                     let out = Matrix::new(work.logits, len, vocab).with_stride(stride);
                     gpu.blas.product(Matrix::new(rows, len, hidden), head.t(), out)?;
                     let of_teacher = HeadStats { logprob: work.logprob, entropy: work.entropy, lse: work.lse };
-                    ops::head_stats(gpu, Logits { buffer: work.logits, ..logits }, targets, of_teacher, temperature)?;
+                    head_stats(gpu, Logits { buffer: work.logits, ..logits }, targets, of_teacher, temperature)?;
                     let kl = work.kl.slice(range.clone());
-                    ops::head_distill(gpu, logits, work.logits, [part.lse, work.lse], by_logprob, kl, temperature)?;
+                    head_distill(gpu, logits, work.logits, [part.lse, work.lse], by_logprob, kl, temperature)?;
                 }
             }
             // Each row of the gradient is the first half of the row of the f32 logits.

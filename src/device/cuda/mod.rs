@@ -15,6 +15,7 @@ pub mod gpu;
 pub mod images;
 pub mod launch;
 pub mod learner;
+pub mod logits;
 pub mod lora;
 pub mod matrix;
 pub mod memory;

@@ -2,9 +2,10 @@
 
 use super::Gpu;
 use super::decoder::{CudaDecoder, KeyStore};
+use super::logits::{self, Logits};
 use super::matrix::Matrix;
 use super::memory::{Arena, Buffer, Pinned};
-use super::ops::{self, DecodeRows, Logits};
+use super::ops::{self, DecodeRows};
 use super::pack::{DevicePack, Tokens};
 use crate::device::memory::layout::{
     BlockBuffers, Cache, DecodeSpans, DecodeState, SlabMemory, SlabSize, logits_stride,
@@ -310,7 +311,7 @@ impl Slabs {
         let (tokens, logprobs) = (state.tokens.slice(range.clone()), state.logprobs.slice(range.clone()));
         let keys = state.keys.slice(2 * range.start..2 * range.end);
         let (counts, done) = (state.counts.slice(range.clone()), state.done.slice(range.clone()));
-        ops::sample(gpu, logits, keys, counts, done, tokens, logprobs, sampling)?;
+        logits::sample(gpu, logits, keys, counts, done, tokens, logprobs, sampling)?;
         ops::rollout_advance(
             gpu,
             tokens,

@@ -1,9 +1,10 @@
 //! Each operation separately, at the widths of the model.
 
 use super::{PerfBench, PerfLine, time};
+use crate::device::cuda::logits::{self, HeadStats, Logits};
 use crate::device::cuda::matrix::Matrix;
 use crate::device::cuda::memory::{Arena, Buffer};
-use crate::device::cuda::ops::{self as kernels, HeadStats, Logits};
+use crate::device::cuda::ops as kernels;
 use crate::device::cuda::pack::DevicePack;
 use crate::device::cuda::{Gpu, Shared};
 use crate::device::memory::LOGITS_ROWS;
@@ -185,7 +186,7 @@ fn on_logits(bench: &PerfBench) -> Result<Vec<PerfLine>> {
     let targets = arena.take(rows)?;
     targets.zero(gpu)?;
     let stats = HeadStats { logprob: arena.take(rows)?, entropy: arena.take(rows)?, lse: arena.take(rows)? };
-    let ms = time(gpu, TIMES, || kernels::head_stats(gpu, at, targets, stats, 1.0))?;
+    let ms = time(gpu, TIMES, || logits::head_stats(gpu, at, targets, stats, 1.0))?;
     line("log-probabilities, 1024 rows", ms, 4 * rows * vocab, 0.0);
 
     let sampled = 256;
@@ -198,14 +199,14 @@ fn on_logits(bench: &PerfBench) -> Result<Vec<PerfLine>> {
     let nucleus = Sampling { top_p: 0.95, ..plain.clone() };
     for (name, sampling) in [("sampler, 256 rows", &plain), ("sampler, 256 rows, top-p", &nucleus)] {
         let ms =
-            time(gpu, TIMES, || kernels::sample(gpu, some, keys, places, Buffer::NULL, tokens, logprobs, sampling))?;
+            time(gpu, TIMES, || logits::sample(gpu, some, keys, places, Buffer::NULL, tokens, logprobs, sampling))?;
         line(name, ms, 4 * sampled * vocab, 0.0);
     }
 
     // The logits are overwritten by their gradient, so these measurements come last.
     let derivatives = arena.take(rows)?;
     derivatives.zero(gpu)?;
-    let ms = time(gpu, TIMES, || kernels::head_backward(gpu, at, targets, stats, derivatives, derivatives, 1.0))?;
+    let ms = time(gpu, TIMES, || logits::head_backward(gpu, at, targets, stats, derivatives, derivatives, 1.0))?;
     line("gradient of the logits", ms, 6 * rows * vocab, 0.0);
     let d_logits = Matrix::new(buffer.as_bf16(), rows, vocab).with_stride(2 * stride);
     let back = || gpu.blas.product(d_logits, weight, Matrix::new(d_x, rows, hidden));

@@ -2,8 +2,8 @@
 
 use super::SelftestCase;
 use super::lab::{Lab, Twin};
+use crate::device::cuda::logits::{self as kernels, HeadStats, Logits};
 use crate::device::cuda::memory::Buffer;
-use crate::device::cuda::ops::{self, HeadStats, Logits};
 use crate::ops::distill::distill_row;
 use crate::ops::head::{Head, Pair, TokenGrad, TokenStats, token_stats};
 use crate::rng::{Purpose, Stream};
@@ -54,10 +54,10 @@ fn one_distillation(lab: &mut Lab, rows: usize, vocab: usize, temperature: f32) 
     };
     let (own, other) = (stats()?, stats()?);
     let at = Logits { buffer, rows, vocab, stride };
-    ops::head_stats(&lab.gpu, at, targets_at, own, temperature)?;
-    ops::head_stats(&lab.gpu, Logits { buffer: teacher_at, ..at }, targets_at, other, temperature)?;
+    kernels::head_stats(&lab.gpu, at, targets_at, own, temperature)?;
+    kernels::head_stats(&lab.gpu, Logits { buffer: teacher_at, ..at }, targets_at, other, temperature)?;
     let kl: Buffer<f32> = lab.poisoned(rows)?;
-    ops::head_distill(&lab.gpu, at, teacher_at, [own.lse, other.lse], weights_at, kl, temperature)?;
+    kernels::head_distill(&lab.gpu, at, teacher_at, [own.lse, other.lse], weights_at, kl, temperature)?;
 
     let rows_of_both = logits.chunks_mut(vocab).zip(teacher.chunks(vocab));
     let row = |((row, teacher), (&target, &weight))| distill_row(row, teacher, target, temperature, weight).kl;
@@ -83,14 +83,14 @@ fn one_head(lab: &mut Lab, rows: usize, vocab: usize, temperature: f32) -> Resul
     let at = Logits { buffer, rows, vocab, stride };
     let targets_at = lab.int(&targets)?;
     let stats = HeadStats { logprob: lab.poisoned(rows)?, entropy: lab.poisoned(rows)?, lse: lab.poisoned(rows)? };
-    ops::head_stats(&lab.gpu, at, targets_at, stats, temperature)?;
+    kernels::head_stats(&lab.gpu, at, targets_at, stats, temperature)?;
     let want: Vec<_> =
         logits.chunks(vocab).zip(&targets).map(|(row, &target)| token_stats(row, target, temperature)).collect();
     lab.close("log-probabilities", stats.logprob, &want.iter().map(|stats| stats.logprob).collect::<Vec<_>>())?;
     lab.close("entropies", stats.entropy, &want.iter().map(|stats| stats.entropy).collect::<Vec<_>>())?;
 
     let (by_logprob_at, by_entropy_at) = (lab.put(&by_logprob)?, lab.put(&by_entropy)?);
-    ops::head_backward(&lab.gpu, at, targets_at, stats, by_logprob_at, by_entropy_at, temperature)?;
+    kernels::head_backward(&lab.gpu, at, targets_at, stats, by_logprob_at, by_entropy_at, temperature)?;
     let got = lab.read(buffer.as_bf16())?;
     let grads: Vec<TokenGrad> =
         by_logprob.iter().zip(&by_entropy).map(|(&logprob, &entropy)| TokenGrad { logprob, entropy }).collect();
@@ -207,7 +207,7 @@ fn draw(lab: &mut Lab, logits: &[f32], rows: usize, vocab: usize, sampling: &Sam
     let idle = rows / 4;
     let done = lab.int(&(0..rows).map(|row| u32::from(row < idle)).collect::<Vec<_>>())?;
     let at = Logits { buffer, rows, vocab, stride };
-    ops::sample(&lab.gpu, at, keys_at, places_at, done, tokens, logprobs, sampling)?;
+    kernels::sample(&lab.gpu, at, keys_at, places_at, done, tokens, logprobs, sampling)?;
     let draws = logits.chunks(vocab).zip(streams.iter().zip(&places)).skip(idle);
     let (want_tokens, want): (Vec<u32>, Vec<f32>) =
         draws.map(|(row, (stream, &place))| sampler::sample(row, sampling, stream, u64::from(place))).unzip();
