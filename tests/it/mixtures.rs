@@ -524,6 +524,6 @@ fn a_sweep_with_a_mixture_is_evaluated_and_reported() {
     );
     let page = fs::read_to_string(sweep.join("report/report.md")).unwrap();
     assert!(page.contains("Several prompts in one run") && page.contains("1 of 2"), "{page}");
-    assert!(page.contains("own prompt (reasoning + planning@1)") || page.contains("reasoning + planning@1"), "{page}");
+    assert!(page.contains("reasoning + planning@1"), "{page}");
     assert!(page.contains("--set 'prompt.mix=[{ ppe = \"reasoning\", weight = 1.0 }"), "{page}");
 }
