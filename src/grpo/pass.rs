@@ -318,15 +318,17 @@ fn distill_backward(
     result: &mut PassResult,
 ) -> Result<()> {
     let mut weights = vec![0.0f32; micro.pack.pairs.len()];
-    for (_, range) in micro.completions() {
+    for (completion, range) in micro.completions() {
         let weight = objective.distill_weight(range.len(), normalizer);
-        weights[range].fill(weight);
+        for (i, value) in weights[range].iter_mut().enumerate() {
+            *value = completion.weights.map_or(1.0, |weights| weights[i]) * weight;
+        }
     }
     let stats = learner.distill_backward(&micro.pack, plan.temperature, &weights)?;
     learner.backward(adapter, &micro.pack)?;
     let mut totals = Totals::default();
     for (_, range) in micro.completions() {
-        objective.distilled(&stats[range], normalizer, &mut totals);
+        totals.add_distilled(&stats[range.clone()], &weights[range]);
     }
     let stats: Vec<TokenStats> = stats.iter().map(|stats| stats.token).collect();
     result.add(micro, totals, &stats, plan.off_policy);

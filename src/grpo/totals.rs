@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::ops::distill::DistillStats;
+
 /// Sums over the completions of one update. Each micro-batch may have its own; [`Totals::merge`] adds them in order.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Totals {
@@ -47,6 +49,19 @@ pub struct Clipped {
 }
 
 impl Totals {
+    /// Adds a completion that is distilled over the whole vocabulary, with the derivative of the loss by each divergence.
+    pub fn add_distilled(&mut self, stats: &[DistillStats], weights: &[f32]) {
+        let sum = |value: fn(&DistillStats) -> f32| stats.iter().map(|stats| f64::from(value(stats))).sum::<f64>();
+        let loss: f64 = stats.iter().zip(weights).map(|(it, weight)| f64::from(it.kl) * f64::from(*weight)).sum();
+        self.completions += 1;
+        self.tokens += stats.len();
+        self.kl_sum += sum(|stats| stats.kl);
+        self.policy_loss += loss;
+        self.loss += loss;
+        self.entropy_sum += sum(|stats| stats.token.entropy);
+        self.entropy_tokens += stats.len();
+    }
+
     pub fn merge(&mut self, other: &Self) {
         self.loss += other.loss;
         self.policy_loss += other.policy_loss;

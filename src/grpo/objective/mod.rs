@@ -40,7 +40,6 @@ use anyhow::Result;
 
 use super::totals::Totals;
 use crate::config::{DistillKl, GrpoSection, KlEstimator, LossType};
-use crate::ops::distill::DistillStats;
 
 /// The loss that an update minimizes. Created once from the configuration.
 #[derive(Clone, Debug)]
@@ -212,19 +211,6 @@ impl Objective {
     /// dLoss/dKL of every token of a completion, with the divergence over the whole vocabulary.
     pub fn distill_weight(&self, length: usize, normalizer: &Normalizer) -> f32 {
         self.weight(length, normalizer) as f32
-    }
-
-    /// Adds a completion to `totals`, with the divergence over the whole vocabulary.
-    pub fn distilled(&self, stats: &[DistillStats], normalizer: &Normalizer, totals: &mut Totals) {
-        let sum = |value: fn(&DistillStats) -> f32| stats.iter().map(|stats| f64::from(value(stats))).sum::<f64>();
-        let kl = sum(|stats| stats.kl);
-        totals.completions += 1;
-        totals.tokens += stats.len();
-        totals.kl_sum += kl;
-        totals.policy_loss += self.weight(stats.len(), normalizer) * kl;
-        totals.loss += self.weight(stats.len(), normalizer) * kl;
-        totals.entropy_sum += sum(|stats| stats.token.entropy);
-        totals.entropy_tokens += stats.len();
     }
 
     /// dLoss/dentropy of every unmasked token: the bonus is the mean entropy of the update's tokens, with any
