@@ -2,7 +2,7 @@
 
 use super::held_out;
 use super::run_args::RunArgs;
-use crate::config::{self, LrScheduler, RunConfig};
+use crate::config::{self, LrScheduler, RunConfig, ServerKind};
 use crate::device::memory::cpu::{CpuMemory, PromptSizes};
 use crate::device::memory::machine::{self, MachineMemory};
 use crate::device::{self, Device, Extent, LoadedModel};
@@ -165,9 +165,11 @@ pub fn run(args: TrainArgs) -> Result<ExitCode> {
         show_completions: args.show_completions,
         stop: &stop,
     };
+    let by_command = !config.rollout.endpoints.is_empty() && config.rollout.server == ServerKind::Command;
+    let texts = by_command.then(|| ModelSource::open_texts(&config.model.path, &config.model.revision)).transpose()?;
     let mut engine: Box<dyn Engine> = match config.rollout.endpoints.is_empty() {
         true => loaded.engine(),
-        false => Box::new(Servers::connect(setup.servers(&config, &run, &shape))?),
+        false => Box::new(Servers::connect(setup.servers(&config, &run, &shape, texts.as_ref()))?),
     };
     let mut learner = loaded.learner();
     let outcome = train(&training, engine.as_mut(), learner.as_mut(), &mut state);

@@ -175,12 +175,19 @@ impl Setup {
         }
     }
 
-    /// For an engine on servers, of a model of the shape `model`.
-    pub fn servers<'a>(&'a self, config: &'a RunConfig, run: &RunDir, model: &ModelConfig) -> ServerSetup<'a> {
+    /// For an engine on servers, of a model of the shape `model`. `texts` is its source if the adapter is needed in GGUF too.
+    pub fn servers<'a>(
+        &'a self,
+        config: &'a RunConfig,
+        run: &RunDir,
+        model: &ModelConfig,
+        texts: Option<&'a ModelSource>,
+    ) -> ServerSetup<'a> {
         ServerSetup {
             section: &config.rollout,
             folder: run.server_adapters(),
             base: &config.model.path,
+            texts,
             vocabulary: model.vocab_size,
             stop_strings: &self.policy.stop_strings,
             pause: Duration::from_secs(1),

@@ -188,7 +188,8 @@ fn misfit(schema: &Value, value: &Value, place: &str) -> Option<String> {
                 }
             }
             "properties" => {
-                let known = value.as_object().into_iter().flatten().filter_map(|(name, it)| Some((name, rule.get(name)?, it)));
+                let known =
+                    value.as_object().into_iter().flatten().filter_map(|(name, it)| Some((name, rule.get(name)?, it)));
                 let inner = known.filter_map(|(name, rule, it)| misfit(rule, it, &format!("{place}.{name}"))).next();
                 match inner {
                     Some(inner) => return Some(inner),

@@ -20,12 +20,18 @@ use crate::config::{RolloutSection, ServerKind};
 use crate::disk::atomic;
 use crate::disk::files;
 use crate::disk::hash::sha256;
+use crate::model::gguf_adapter;
+use crate::model::gguf_writer::GgufType;
 use crate::model::lora::Adapter;
 use crate::model::peft;
+use crate::model::source::ModelSource;
 use crate::rng::{Purpose, Stream};
 use crate::server::{ServerClient, ServerOptions};
 use queue::{AdapterVersion, Queue, RolloutServer, ServedReply, ServedTask};
 use wire::{CompletionRequest, Sampled};
+
+/// The adapter's file for llama.cpp, in its folder.
+const GGUF: &str = "adapter.gguf";
 
 /// What an engine on servers needs to know about the run.
 pub struct ServerSetup<'a> {
@@ -34,6 +40,8 @@ pub struct ServerSetup<'a> {
     pub folder: PathBuf,
     /// The base model's name, for the adapter's files.
     pub base: &'a str,
+    /// The base model's configuration and tokenizer, for an adapter file in GGUF beside the PEFT files.
+    pub texts: Option<&'a ModelSource>,
     /// Size of the vocabulary: larger token ids are refused.
     pub vocabulary: usize,
     pub stop_strings: &'a [String],
@@ -87,7 +95,15 @@ impl<'a> Servers<'a> {
         let name = format!("rft-{}", &sha256(&bytes)[..16]);
         let folder = self.setup.folder.join(&name);
         files::create_dir_all(&self.setup.folder).map_err(|error| atomic::write_error(&self.setup.folder, &error))?;
-        atomic::commit_dir(&folder, |folder| peft::save_adapter(adapter, folder, self.setup.base))?;
+        atomic::commit_dir(&folder, |folder| {
+            peft::save_adapter(adapter, folder, self.setup.base)?;
+            if let Some(texts) = self.setup.texts
+                && let Err(error) = gguf_adapter::export(texts, folder, &folder.join(GGUF), &name, GgufType::F32)
+            {
+                tracing::warn!("no `{GGUF}` for the reload command: {error:#}");
+            }
+            Ok(())
+        })?;
         let folder = std::path::absolute(&folder)?;
         let Some(text) = folder.to_str() else { bail!("`{}` is not valid UTF-8", folder.display()) };
         let version = AdapterVersion { name, folder: text.to_owned() };
