@@ -300,7 +300,7 @@ fn versions(out: &mut String, run: &ReportedRun) {
     out.push_str("\nHashes are SHA-256.\n");
 }
 
-/// A Hub id as a link; other sources as their last part, because a path of somebody's machine tells nothing.
+/// A Hub id as a link; other sources as their last part, because a path of another machine is of no use.
 fn link(source: &str) -> String {
     match is_hub_id(source) {
         true => format!("[{source}](https://huggingface.co/{source})"),

@@ -22,7 +22,7 @@ pub struct TuneSection {
     pub(super) origin: ValueOrigin,
 }
 
-/// The settings that can be tuned: numbers that say how to learn. Data, prompts, rewards and seeds say what to learn.
+/// The settings that can be tuned: numbers of the optimization. Data, prompts, rewards and seeds define the task itself.
 const TUNABLE: [&str; 17] = [
     "train.learning_rate",
     "train.min_lr_rate",

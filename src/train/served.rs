@@ -1,6 +1,6 @@
 //! Completions that servers have generated: the check of which adapter they come from, and the correction of the loss.
 //!
-//! A server that ignores the adapter, or still has an older one, samples from another policy, and nothing in its reply says so.
+//! A server that ignores the adapter, or still has an older one, samples from another policy, and its reply does not show it.
 //! But its log-probabilities do: with s, a and o for the log-probability of a token from the server, from our own model with the
 //! adapter and from our own model without it (or with the adapter of the step before), the regression of s - o on a - o
 //! through the origin has the slope 1 if the server uses the adapter, and 0 if it uses the other one. Rounding in the server is

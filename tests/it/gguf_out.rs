@@ -23,7 +23,7 @@ use rft::rng::{Purpose, Stream};
 
 use super::tiny_model;
 
-/// Two texts with special tokens, digits, contractions and bytes that are no letters.
+/// Two texts with special tokens, digits, contractions and bytes that are not letters.
 const TEXTS: [&str; 2] =
     ["<|im_start|>user\nIt's 12 + 345?<|im_end|>\n", "  caf\u{e9} \u{1f600}\n\n x = \\frac{1}{2}\t"];
 
@@ -233,7 +233,7 @@ fn a_file_of_the_embedded_model_has_the_metadata_that_llama_cpp_reads() {
     assert_eq!(["token_embd.weight", "blk.3.ffn_down.weight", "blk.0.attn_k.weight"].map(kind), ["Q8_0"; 3]);
     assert_eq!(file.tensor("blk.0.attn_k.weight").0, [64, 128]);
 
-    // Without a run of its own, an embedding of more rows than tokens has unused ids.
+    // Without its own run, an embedding of more rows than tokens has unused ids.
     let (name, config) = &architectures()[1];
     write_folder(Path::new(&path(name)), config);
     write_adapter(Path::new(&path("adapter")), config);

@@ -22,7 +22,7 @@ use crate::stub_server::{read_request, send};
 pub enum ServerFault {
     /// It replies as the base model from the load of adapter number `after` on.
     Base { after: usize },
-    /// It replies with the adapter before the one that is asked for, from the load of adapter number `after` on.
+    /// It replies with the adapter before the requested one, from the load of adapter number `after` on.
     Stale { after: usize },
     /// It hangs up on `count` requests after `after` completions, and has forgotten its adapters then.
     Restart { after: usize, count: usize },
@@ -52,10 +52,10 @@ pub struct ModelServer {
     pub served: Arc<Mutex<Served>>,
 }
 
-/// The adapter that a server uses without being asked for one by name.
+/// Which adapter a server uses.
 #[derive(Clone)]
 pub enum Fixed {
-    /// It is asked for adapters by name, like vLLM.
+    /// Requests name the adapter, like those to vLLM.
     ByName,
     /// The one whose folder this file names.
     Named(PathBuf),

@@ -1,6 +1,6 @@
 //! Uploads to the Hub: one commit with all files of a folder.
 //!
-//! The Hub says which files it stores by hash (LFS) and which are part of the commit itself. The former are sent to addresses
+//! The Hub lists which files it stores by hash (LFS) and which are part of the commit itself. The former are sent to addresses
 //! that it names, which do not get the token; then a commit names all of them. Until the commit, nothing changes in the repository.
 
 use std::fs::File;
@@ -166,7 +166,7 @@ impl<'a> Hub<'a> {
         let mode = |file: &UploadFile| match modes.get(&file.path).map(String::as_str) {
             Some("lfs") => Ok(true),
             Some("regular") => Ok(false),
-            other => bail!("the Hub does not say how to upload `{}`: {}", file.path, other.unwrap_or("nothing")),
+            other => bail!("no known upload mode from the Hub for `{}`: {}", file.path, other.unwrap_or("nothing")),
         };
         files.iter().map(mode).collect()
     }
@@ -203,7 +203,7 @@ impl<'a> Hub<'a> {
         Ok(())
     }
 
-    /// Sends a large file in parts of `chunk` bytes, each to an address of its own, and confirms them.
+    /// Sends a large file in parts of `chunk` bytes, each to another address, and confirms them.
     fn send_parts(
         &self,
         file: &UploadFile,

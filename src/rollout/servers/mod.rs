@@ -40,7 +40,7 @@ pub struct ServerSetup<'a> {
     pub folder: PathBuf,
     /// The base model's name, for the adapter's files.
     pub base: &'a str,
-    /// The base model's configuration and tokenizer, for an adapter file in GGUF beside the PEFT files.
+    /// The base model's configuration and tokenizer, for an adapter file in GGUF in addition to the PEFT files.
     pub texts: Option<&'a ModelSource>,
     /// Size of the vocabulary: larger token ids are refused.
     pub vocabulary: usize,
@@ -109,7 +109,8 @@ impl<'a> Servers<'a> {
         let version = AdapterVersion { name, folder: text.to_owned() };
         if self.setup.section.server == ServerKind::Command {
             let (command, urls) = (&self.setup.section.reload_command, &self.setup.section.endpoints);
-            if !reload::run(command, &folder, urls, &self.setup.folder.join("reload.log"), cancelled)? {
+            let log = self.setup.folder.join("reload.log");
+            if !reload::run(command, &folder, urls, &log, cancelled)? {
                 return Ok(None);
             }
             self.servers.iter().for_each(|server| server.set_loaded(&version));
@@ -194,7 +195,7 @@ fn remove(folder: &Path) {
     }
 }
 
-/// A reply as a completion, which ends where the model's own rules end it.
+/// A reply as a completion, truncated at its end by the model's own rules.
 fn completion(sampled: Sampled, request: &RolloutRequest, prompt: usize, vocabulary: usize) -> Result<Completion> {
     let Sampled { mut tokens, mut logprobs, stopped, prompt_tokens } = sampled;
     let ours = request.prompts[prompt].ids.len();

@@ -135,7 +135,7 @@ pub(super) struct ServedReply {
     pub sampled: Sampled,
 }
 
-/// A reply, or the reason why the run cannot go on.
+/// A reply, or the reason why the run must stop.
 type Outcome = Result<ServedReply>;
 
 /// Requests in flight and waiting.

@@ -2,7 +2,7 @@
 //!
 //! A prompt is sent as token ids, and the reply must contain the ids and the log-probabilities of the sampled tokens, so that
 //! nothing depends on the server's tokenizer or chat template. vLLM's and llama.cpp's forms of the completions API are sent
-//! in one request, because each ignores the fields of the other; SGLang has an API of its own.
+//! in one request, because each ignores the fields of the other; SGLang has a different API.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
