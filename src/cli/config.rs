@@ -92,7 +92,7 @@ pub fn run(args: ConfigCommandArgs) -> Result<()> {
         ConfigCommand::Check(args) => check(&args.files),
         ConfigCommand::Explain(args) => explain(&args),
         ConfigCommand::Schema => {
-            output::json(&config::schema());
+            output::json(&config::file_schema());
             Ok(())
         }
         ConfigCommand::List(args) => list(args.output_format),

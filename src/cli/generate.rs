@@ -89,7 +89,11 @@ pub fn run(args: GenerateArgs) -> Result<()> {
     let drawn = mixture.draw(args.seed, EVALUATION_STEP, name_hash(&args.question));
     let prior = &mixture.parts()[drawn].prompt;
     if mixture.is_mixed() {
-        eprintln!("note: the prior prompt is `{}`, drawn from `{}`; --ppe selects one", prior.name, mixture.name());
+        eprintln!(
+            "note: the prior prompt is `{}`, one of the mixture `{}`; --ppe selects another",
+            prior.name,
+            mixture.name()
+        );
     }
     let source = ModelSource::open(&config.model.path, &config.model.revision)?;
     // The limits of training do not matter here, only the model's.

@@ -39,6 +39,7 @@ pub mod difficulty;
 pub mod doctor;
 pub mod download;
 pub mod eval;
+pub mod export;
 mod fitted;
 pub mod generate;
 mod held_out;
@@ -99,6 +100,7 @@ enum Command {
     Classify(classify::ClassifyArgs),
     Merge(merge::MergeArgs),
     Push(push::PushArgs),
+    Export(export::ExportArgs),
     Plan(plan::PlanArgs),
     Rehearse(Box<rehearse::RehearseArgs>),
     VerifyResume(Box<verify_resume::VerifyResumeArgs>),
@@ -140,6 +142,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Classify(args) => classify::run(args).map(|()| ExitCode::SUCCESS),
         Command::Merge(args) => merge::run(args).map(|()| ExitCode::SUCCESS),
         Command::Push(args) => push::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Export(args) => export::run(args).map(|()| ExitCode::SUCCESS),
         Command::Plan(args) => plan::run(args).map(|()| ExitCode::SUCCESS),
         Command::Rehearse(args) => rehearse::run(&args),
         Command::VerifyResume(args) => verify_resume::run(&args),

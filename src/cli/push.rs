@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use super::merge;
 use crate::disk::{atomic, files};
 use crate::model::hub::{self, HubConfig, UploadFile, is_hub_id};
-use crate::report::card::{self, Weights};
+use crate::report::card::{self, PushedWeights};
 use crate::report::load;
 use crate::run::trained::Trained;
 
@@ -77,12 +77,12 @@ pub fn run(args: &PushArgs) -> Result<()> {
     }
     files::create_dir_all(&folder).map_err(|error| atomic::write_error(&folder, &error))?;
     let trained = Trained::find(&args.run)?;
-    let weights = if args.merged { Weights::Merged } else { Weights::Adapter };
+    let weights = if args.merged { PushedWeights::Merged } else { PushedWeights::Adapter };
     let material = load::load(std::slice::from_ref(&args.run), &args.evals)?;
     card::write(&material, &args.run, id, weights, &folder)?;
     match weights {
-        Weights::Adapter => copy(&trained.folder, &folder)?,
-        Weights::Merged => {
+        PushedWeights::Adapter => copy(&trained.folder, &folder)?,
+        PushedWeights::Merged => {
             let merged = folder.join("merged");
             merge::into_folder(&trained, &merged, args.yes)?;
             move_up(&merged, &folder)?;

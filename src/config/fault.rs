@@ -40,7 +40,7 @@ impl ConfigFault {
 
 /// Reads a `T` from a value.
 pub(crate) fn read<T: DeserializeOwned>(value: &Value) -> Result<T, ConfigFault> {
-    T::deserialize(ValueDeserializer { value, part: Part::Whole })
+    T::deserialize(ValueDeserializer { value, part: ValuePart::Whole })
 }
 
 impl Display for ConfigFault {
@@ -108,12 +108,12 @@ fn shown(found: Unexpected) -> String {
 /// Passes a value to serde; its errors are [`ConfigFault`]s.
 struct ValueDeserializer<'de> {
     value: &'de Value,
-    part: Part<'de>,
+    part: ValuePart<'de>,
 }
 
 /// Which part of the value around it a value is.
 #[derive(Clone, Copy)]
-enum Part<'de> {
+enum ValuePart<'de> {
     Whole,
     Member(&'de str),
     Element(usize),
@@ -121,12 +121,12 @@ enum Part<'de> {
 
 impl ValueDeserializer<'_> {
     /// The result with this value's part in the place of its error.
-    fn located<T>(part: Part, result: Result<T, ConfigFault>) -> Result<T, ConfigFault> {
+    fn located<T>(part: ValuePart, result: Result<T, ConfigFault>) -> Result<T, ConfigFault> {
         result.map_err(|fault| {
             let place = match part {
-                Part::Whole => fault.place,
-                Part::Member(name) => format!(".{name}{}", fault.place),
-                Part::Element(index) => format!("[{index}]{}", fault.place),
+                ValuePart::Whole => fault.place,
+                ValuePart::Member(name) => format!(".{name}{}", fault.place),
+                ValuePart::Element(index) => format!("[{index}]{}", fault.place),
             };
             ConfigFault { place, ..fault }
         })
@@ -153,14 +153,14 @@ impl<'de> Deserializer<'de> for ValueDeserializer<'de> {
             Value::Boolean(flag) => visitor.visit_bool(*flag),
             Value::Datetime(_) => Err(ConfigFault::invalid_type(Unexpected::Other(value.type_str()), &visitor)),
             Value::Array(items) => {
-                let element = |(at, value)| ValueDeserializer { value, part: Part::Element(at) };
+                let element = |(at, value)| ValueDeserializer { value, part: ValuePart::Element(at) };
                 let mut items = SeqDeserializer::new(items.iter().enumerate().map(element));
                 let value = visitor.visit_seq(&mut items)?;
                 items.end().map(|()| value)
             }
             Value::Table(table) => {
                 let member = |(name, value): (&'de String, &'de Value)| {
-                    (name.as_str(), ValueDeserializer { value, part: Part::Member(name) })
+                    (name.as_str(), ValueDeserializer { value, part: ValuePart::Member(name) })
                 };
                 let mut members = MapDeserializer::new(table.iter().map(member));
                 let value = visitor.visit_map(&mut members)?;

@@ -28,7 +28,7 @@ pub(crate) use layers::{MergedConfig, checked_layer, find_preset};
 pub(crate) use node::{ConfigKey, Content, Node};
 pub use place::ValueOrigin;
 pub use presets::{PRESETS, Preset};
-pub use reference::{KeyReference, find as find_key, reference, schema, to_explained_toml};
+pub use reference::{KeyReference, file_schema, find as find_key, reference, schema, to_explained_toml};
 pub use render::{to_json, to_toml};
 pub use reward::*;
 pub use schema::*;

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use schemars::generate::SchemaSettings;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::known::nearest_name;
 use super::layers::{ConfigLayers, resolve};
 use super::optional::UNSET;
 use super::place::ValueOrigin;
+use super::presets::PRESETS;
 use super::render::{Remarks, to_json, to_toml_with};
 use super::schema::RunConfig;
 
@@ -87,7 +88,26 @@ const SAME: [&str; 36] = [
     "min_lr_rate",
 ];
 
-/// The JSON schema of a configuration. Files need only some of the keys.
+/// The JSON schema of a configuration file: it may name a preset, and has any of the keys.
+pub fn file_schema() -> Value {
+    let mut schema = schema();
+    drop_required(&mut schema);
+    let names: Vec<&str> = PRESETS.iter().map(|preset| preset.name).collect();
+    schema["properties"]["preset"] =
+        json!({ "type": "string", "enum": names, "description": "The shipped configuration below this file." });
+    schema
+}
+
+/// Makes the keys of a section and of the sections in it optional. The keys of a list's entries stay as they are.
+fn drop_required(section: &mut Value) {
+    let Some(section) = section.as_object_mut() else { return };
+    section.remove("required");
+    if let Some(properties) = section.get_mut("properties").and_then(Value::as_object_mut) {
+        properties.values_mut().filter(|it| it["type"] == "object").for_each(drop_required);
+    }
+}
+
+/// The JSON schema of a resolved configuration, which has all keys.
 pub fn schema() -> Value {
     let generator = SchemaSettings::draft2020_12().with(|it| it.inline_subschemas = true).into_generator();
     generator.into_root_schema_for::<RunConfig>().to_value()

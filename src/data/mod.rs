@@ -148,7 +148,7 @@ fn generate(section: &DataSection, seed: u64, held_out: HoldOut, screen: Questio
             "`{key}`: {n} questions are too many for `arithmetic`, expected at most {MOST}\nhint: lower it"
         );
     }
-    // The questions of benchmarks are from the split `HeldOut`, so the choice of a setting needs a split of its own.
+    // The questions of benchmarks are from the split `HeldOut`, so the choice of a setting needs a separate split.
     let (train, other) = match held_out {
         HoldOut::Evaluation(_) => (Split::Train, Split::HeldOut),
         HoldOut::Tuning(_) => (Split::TrainWithoutTuning, Split::Tuning),

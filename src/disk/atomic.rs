@@ -146,6 +146,12 @@ pub fn move_in(temporary: &Path, path: &Path) -> Result<()> {
     sync_folder(parent(path))
 }
 
+/// Moves a file that is complete and synced to its final place.
+pub fn rename_file(temporary: &Path, path: &Path) -> Result<()> {
+    files::rename(temporary, path).map_err(|error| write_error(path, &error))?;
+    sync_folder(parent(path))
+}
+
 fn remove_folder(path: &Path) -> Result<()> {
     match files::remove_dir_all(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(write_error(path, &error)),

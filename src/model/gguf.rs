@@ -4,7 +4,7 @@
 //! the names, and in the Llama architecture the rows of q and k, which llama.cpp reorders for its kind of rotary
 //! embedding.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -25,7 +25,7 @@ use crate::disk::regular;
 const ROWS: usize = 256;
 
 /// The divisors of the rotary frequencies.
-const ROPE_DIVISORS: &str = "rope_freqs.weight";
+pub(super) const ROPE_DIVISORS: &str = "rope_freqs.weight";
 
 /// An open file: its metadata and the position of each tensor.
 pub struct Gguf {
@@ -59,6 +59,11 @@ impl Gguf {
 
     pub fn config(&self) -> &ModelConfig {
         &self.config
+    }
+
+    /// Everything but the tensors.
+    pub fn metadata(&self) -> BTreeMap<String, Value> {
+        self.content.metadata.iter().map(|(key, value)| (key.clone(), value.clone())).collect()
     }
 
     /// The model's name, if the file has one.
@@ -182,9 +187,7 @@ impl Weights for Gguf {
         let values =
             self.dequantize(info).with_context(|| format!("read tensor `{name}` of `{}`", self.path.display()))?;
         Ok(match self.config.architecture {
-            Architecture::Llama if name.ends_with("q_proj.weight") || name.ends_with("k_proj.weight") => {
-                unpermute(&values, shape[1], self.config.head_dim)
-            }
+            architecture if is_reordered(architecture, name) => unpermute(&values, shape[1], self.config.head_dim),
             _ => values,
         })
     }
@@ -195,7 +198,7 @@ impl Weights for Gguf {
 }
 
 /// llama.cpp's name of a tensor.
-fn gguf_name(name: &str) -> String {
+pub(super) fn gguf_name(name: &str) -> String {
     const BLOCK: [(&str, &str); 11] = [
         ("input_layernorm", "attn_norm"),
         ("self_attn.q_proj", "attn_q"),
@@ -222,6 +225,37 @@ fn gguf_name(name: &str) -> String {
         Some(format!("blk.{layer}.{theirs}.{kind}"))
     };
     in_block().unwrap_or_else(|| name.to_owned())
+}
+
+/// llama.cpp's name of an architecture.
+pub(super) fn architecture_name(architecture: Architecture) -> &'static str {
+    match architecture {
+        Architecture::Qwen2 => "qwen2",
+        Architecture::Qwen3 => "qwen3",
+        Architecture::Llama => "llama",
+    }
+}
+
+/// Whether llama.cpp stores the rows of a weight in another order.
+fn is_reordered(architecture: Architecture, name: &str) -> bool {
+    architecture == Architecture::Llama && (name.ends_with("q_proj.weight") || name.ends_with("k_proj.weight"))
+}
+
+/// The rows of the weight `name`, or of the B of its adapter, in llama.cpp's order.
+pub(super) fn in_file_order(config: &ModelConfig, name: &str, values: Vec<f32>, columns: usize) -> Vec<f32> {
+    if is_reordered(config.architecture, name) { permute(&values, columns, config.head_dim) } else { values }
+}
+
+/// The inverse of [`unpermute`].
+fn permute(values: &[f32], columns: usize, head_dim: usize) -> Vec<f32> {
+    let rows = 0..values.len() / columns;
+    rows.flat_map(|row| {
+        let (head, i) = (row / head_dim, row % head_dim);
+        let ours = head * head_dim + i / 2 + i % 2 * (head_dim / 2);
+        &values[ours * columns..][..columns]
+    })
+    .copied()
+    .collect()
 }
 
 /// Restores Hugging Face's order of the rows of a Llama q or k weight. Within a head, llama.cpp interleaves the two
@@ -309,7 +343,7 @@ fn model_config(content: &Content, path: &Path) -> Result<ModelConfig> {
 
 /// The divisors of the rotary frequencies in Llama 3.1: 1 for short wavelengths, `factor` for long ones, and a smooth
 /// transition in between.
-fn llama3_divisors(scaling: &Llama3Scaling, theta: f64, head_dim: usize) -> Vec<f64> {
+pub(super) fn llama3_divisors(scaling: &Llama3Scaling, theta: f64, head_dim: usize) -> Vec<f64> {
     let divisor = |i: usize| {
         let wavelength = 2.0 * std::f64::consts::PI * theta.powf(2.0 * i as f64 / head_dim as f64);
         let turns = scaling.original_max_position_embeddings as f64 / wavelength;
@@ -395,11 +429,7 @@ mod tests {
 
     /// Writes `weights` as llama.cpp would, in 8-bit blocks if the rows allow it.
     fn write(path: &Path, config: &ModelConfig, weights: &dyn Weights, changes: &[(&str, Value)]) {
-        let arch = match config.architecture {
-            Architecture::Qwen2 => "qwen2",
-            Architecture::Qwen3 => "qwen3",
-            Architecture::Llama => "llama",
-        };
+        let arch = architecture_name(config.architecture);
         let texts = |items: &[&str]| Value::Array(items.iter().map(|it| Value::String((*it).into())).collect());
         let mut metadata = vec![("general.architecture".to_owned(), Value::String(arch.into()))];
         for (key, value) in [
@@ -436,7 +466,8 @@ mod tests {
             .map(|(name, shape)| {
                 let mut values = weights.get(&name, &shape).unwrap();
                 if config.architecture == Architecture::Llama && (name.contains("q_proj") || name.contains("k_proj")) {
-                    values = permute(&values, shape[1], config.head_dim);
+                    values = permuted(&values, shape[1], config.head_dim);
+                    assert_eq!(values, permute(&weights.get(&name, &shape).unwrap(), shape[1], config.head_dim));
                 }
                 let dtype = if shape[shape.len() - 1].is_multiple_of(32) { GgmlDType::Q8_0 } else { GgmlDType::F32 };
                 let tensor = Tensor::from_vec(values, shape, &Device::Cpu).unwrap();
@@ -449,7 +480,7 @@ mod tests {
     }
 
     /// llama.cpp's conversion, as in its script: (heads, 2, half, columns) with the middle axes swapped.
-    fn permute(values: &[f32], columns: usize, head_dim: usize) -> Vec<f32> {
+    fn permuted(values: &[f32], columns: usize, head_dim: usize) -> Vec<f32> {
         let heads = values.len() / columns / head_dim;
         let tensor = Tensor::from_slice(values, (heads, 2, head_dim / 2, columns), &Device::Cpu).unwrap();
         tensor.transpose(1, 2).unwrap().flatten_all().unwrap().to_vec1().unwrap()

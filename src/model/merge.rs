@@ -1,19 +1,16 @@
 //! A model folder with an adapter merged into its weights: W + scale · B A, in f32, tensor by tensor.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail, ensure};
-use rayon::prelude::*;
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use super::checkpoint::{INDEX, SINGLE};
+use super::delta::AdapterDeltas;
 use super::embedded;
-use super::peft::{self, Tensors};
 use super::safetensors::{Dtype, Writer};
 use super::source::{ModelOrigin, ModelSource};
-use super::weights::{FiniteWeights, Weights};
 use crate::disk::{atomic, files};
 
 /// Maximum bytes of one file, as in transformers; a single larger tensor gets a separate file.
@@ -62,16 +59,8 @@ fn merge_in_shards(
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<MergedModel> {
     ensure!(!out.exists(), "`{}` exists already\nhint: choose a new folder", out.display());
-    let (config, tensors) = peft::load(adapter)?;
-    let mut products = products(tensors, config.section().scale() as f32)
-        .with_context(|| format!("read the adapter `{}`", adapter.display()))?;
+    let mut deltas = AdapterDeltas::load(source, adapter)?;
     let names = source.config.tensors();
-    if let Some(name) = products.keys().find(|name| !names.iter().any(|(it, _)| it == *name)) {
-        bail!(
-            "the adapter changes `{name}`, which `{}` does not have\nhint: use the model that the adapter was trained on",
-            source.name
-        );
-    }
 
     // Everything is written under another name first, so that a folder named `out` is always complete.
     let partial = atomic::with_suffix(out, ".partial");
@@ -92,16 +81,9 @@ fn merge_in_shards(
         };
         let mut writer = Writer::create(&partial.join(&file), part, dtype)?;
         for (name, shape) in *part {
-            let mut values = FiniteWeights(source.weights.as_ref()).get(name, shape)?;
-            if let Some(product) = products.remove(name) {
-                product.add_to(&mut values, shape).with_context(|| format!("merge into `{name}`"))?;
-                merged.adapted += 1;
-            }
-            ensure!(
-                values.par_iter().all(|&value| fits(value, dtype)),
-                "with the adapter, tensor `{name}` has values that are infinite in {dtype}\n\
-                 hint: use another checkpoint of the run; its training failed"
-            );
+            let kind = dtype.to_string();
+            let (values, adapted) = deltas.merged(source, name, shape, &kind, |value| fits(value, dtype))?;
+            merged.adapted += usize::from(adapted);
             writer.write(name, &values)?;
             weight_map.insert(name.clone(), file.clone().into());
             merged.tensors += 1;
@@ -142,57 +124,6 @@ fn parts(
     }
     parts.push(&tensors[start..]);
     parts
-}
-
-/// The product that an adapter adds to one weight: scale · B A.
-struct WeightDelta {
-    /// (rank, in)
-    a: (Vec<usize>, Vec<f32>),
-    /// (out, rank)
-    b: (Vec<usize>, Vec<f32>),
-    scale: f32,
-}
-
-impl WeightDelta {
-    /// `weight` is (out, in).
-    fn add_to(&self, weight: &mut [f32], shape: &[usize]) -> Result<()> {
-        let ((a_shape, a), (b_shape, b)) = (&self.a, &self.b);
-        let rank = a_shape[0];
-        ensure!(
-            shape == [b_shape[0], a_shape[1]] && b_shape[1] == rank,
-            "B {b_shape:?} times A {a_shape:?} does not have the weight's shape {shape:?}"
-        );
-        let columns = a_shape[1];
-        weight.par_chunks_mut(columns).zip(b.par_chunks(rank)).for_each(|(row, b)| {
-            for (b, a) in b.iter().zip(a.chunks(columns)) {
-                let factor = self.scale * b;
-                for (weight, a) in row.iter_mut().zip(a) {
-                    *weight += factor * a;
-                }
-            }
-        });
-        Ok(())
-    }
-}
-
-/// Pairs the A and B of an adapter by the name of the weight that they change.
-fn products(tensors: Tensors, scale: f32) -> Result<BTreeMap<String, WeightDelta>> {
-    type Halves = [Option<(Vec<usize>, Vec<f32>)>; 2];
-    let mut halves: BTreeMap<String, Halves> = BTreeMap::new();
-    for (name, tensor) in tensors {
-        let inner = name.strip_prefix("base_model.model.");
-        let split = inner.and_then(|it| {
-            let a = it.strip_suffix(".lora_A.weight").map(|module| (module, 0));
-            a.or_else(|| it.strip_suffix(".lora_B.weight").map(|module| (module, 1)))
-        });
-        let (module, half) = split.with_context(|| format!("tensor `{name}` is not named as in PEFT"))?;
-        halves.entry(format!("{module}.weight")).or_default()[half] = Some(tensor);
-    }
-    let pair = |(weight, halves): (String, Halves)| match halves {
-        [Some(a), Some(b)] => Ok((weight, WeightDelta { a, b, scale })),
-        _ => bail!("only one of A and B exists for `{weight}`"),
-    };
-    halves.into_iter().map(pair).collect()
 }
 
 /// Writes the configuration and all files of the tokenizer.
@@ -246,6 +177,7 @@ fn write_json(path: &Path, value: &Value) -> Result<()> {
 mod tests {
     use super::super::config::ModelConfig;
     use super::super::config::tests::tiny;
+    use super::super::peft;
     use super::super::weights::{RandomWeights, Weights};
     use super::*;
     use crate::config::LoraSection;

@@ -10,6 +10,7 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, anyhow, bail, ensure};
+use serde_json::Value;
 use tokenizers::models::bpe::{BPE, Vocab};
 use tokenizers::normalizers::NFC;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
@@ -302,6 +303,66 @@ impl Tokenizer {
     pub fn to_json(&self) -> anyhow::Result<String> {
         self.inner.to_string(false).map_err(|error| anyhow!("{error}"))
     }
+
+    /// The tokenizer as metadata of a GGUF file. Ids without a token, up to `rows`, are unused ones. `eos` is not set.
+    ///
+    /// # Errors
+    /// llama.cpp would give other ids: it knows the rule that splits words only by name, and no other steps. Unicode composition
+    /// (NFC) is not an error: llama.cpp leaves it out for all models.
+    pub fn to_gguf(&self, rows: usize) -> anyhow::Result<GgufTokenizer> {
+        const HINT: &str = "hint: merge without --gguf, and convert the folder with llama.cpp's convert_hf_to_gguf.py";
+        let json: Value = serde_json::from_str(&self.to_json()?)?;
+        let normalizer = json["normalizer"]["type"].as_str();
+        if let Some(kind) = normalizer.filter(|kind| *kind != "NFC") {
+            bail!("the step `{kind}` of its normalizer cannot be written to a GGUF file\n{HINT}");
+        }
+        let pre = WordRule::name_like(&json).with_context(|| {
+            format!(
+                "it does not split words as Qwen2, Llama 3, SmolLM or GPT-2, and llama.cpp has only these rules\n{HINT}"
+            )
+        })?;
+        if let Some((_, token)) = self.added.iter().find(|(_, token)| token.lstrip || token.rstrip) {
+            bail!("its token `{}` removes spaces around it, which llama.cpp does not do\n{HINT}", token.content);
+        }
+        let kind = |id: u32| match (self.token(id), self.is_special(id)) {
+            (None, _) => UNUSED,
+            (_, true) => CONTROL,
+            _ if self.is_added(id) => USER_DEFINED,
+            _ => NORMAL,
+        };
+        let ids = 0..u32::try_from(rows)?;
+        let gguf = GgufTokenizer {
+            tokens: ids.clone().map(|id| self.token(id).unwrap_or_else(|| format!("[PAD{id}]"))).collect(),
+            merges: merges_of(&json).context("the merges of the tokenizer cannot be read")?,
+            token_types: ids.map(kind).collect(),
+            pre: pre.to_owned(),
+            bos: self.bos,
+            eos: None,
+            add_bos: self.bos.is_some(),
+        };
+        let specials: String = self.special_tokens().iter().map(|(_, token)| *token).collect();
+        let text = format!("{PROBE}{specials}{PROBE}");
+        let again = Self::from_gguf(gguf.clone())?;
+        ensure!(
+            again.encode_around(&text, &[]) == self.encode_around(&text, &[]),
+            "from a GGUF file, it would give other ids\n{HINT}"
+        );
+        Ok(gguf)
+    }
+}
+
+/// A text with what tokenizers split in different ways.
+const PROBE: &str = "Hello, world! It's 12,345.678 apples; they'll cost 3\u{2009}\u{20ac} or so.\n\n  \tdef f(x):\r\n        return x**2  # 10 %\n\
+    \u{4f60}\u{597d}\u{ff0c}\u{4e16}\u{754c} caf\u{e9} na\u{ef}ve \u{43f}\u{440}\u{438}\u{432}\u{435}\u{442} \u{1f600}\u{1f44d}\u{1f3fd} \
+    \\boxed{\\frac{1}{2}} <think> </think> 2024-01-31 A.B.C.   ";
+
+/// `left right` for each merge of a `tokenizer.json`, in its order.
+fn merges_of(json: &Value) -> Option<Vec<String>> {
+    let merge = |merge: &Value| match merge {
+        Value::String(pair) => Some(pair.clone()),
+        pair => Some(format!("{} {}", pair.get(0)?.as_str()?, pair.get(1)?.as_str()?)),
+    };
+    json["model"]["merges"].as_array()?.iter().map(merge).collect()
 }
 
 /// The decoder of a completion that is shown while it is generated.
@@ -430,6 +491,18 @@ impl WordRule {
         })
     }
 
+    /// The name of the rule that a `tokenizer.json` contains.
+    fn name_like(json: &Value) -> Option<&'static str> {
+        const NAMES: [&str; 4] = ["qwen2", "llama-bpe", "smollm", "gpt-2"];
+        let own = word_steps(&json["pre_tokenizer"]);
+        let ignore_merges = json["model"]["ignore_merges"].as_bool().unwrap_or(false);
+        NAMES.into_iter().find(|name| {
+            let rule = Self::named(name).expect("a name of a rule");
+            let steps = rule.pre_tokenizer().ok().and_then(|it| serde_json::to_value(it).ok());
+            rule.ignore_merges == ignore_merges && steps.is_some_and(|steps| word_steps(&steps) == own)
+        })
+    }
+
     fn pre_tokenizer(&self) -> anyhow::Result<Sequence> {
         let bytes = |use_regex| ByteLevel::new(false, true, use_regex).into();
         Ok(Sequence::new(match self.cut {
@@ -442,4 +515,16 @@ impl WordRule {
             Cut::Gpt2 => vec![bytes(true)],
         }))
     }
+}
+
+/// The steps of a part `pre_tokenizer`, without the options that do not change ids.
+fn word_steps(part: &Value) -> Vec<Value> {
+    if let Some(steps) = part["pretokenizers"].as_array() {
+        return steps.iter().flat_map(word_steps).collect();
+    }
+    let mut step = part.clone();
+    if let Some(options) = step.as_object_mut() {
+        options.remove("trim_offsets");
+    }
+    vec![step]
 }

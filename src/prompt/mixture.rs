@@ -12,7 +12,7 @@ use crate::rng::{Purpose, Stream};
 #[derive(Clone, Debug, PartialEq)]
 pub struct Mixture(Vec<WeightedPrompt>);
 
-/// A prior prompt, which is drawn with a probability proportional to its weight.
+/// A prior prompt. The probability that a group gets it is proportional to its weight.
 #[derive(Clone, Debug, PartialEq)]
 pub struct WeightedPrompt {
     pub prompt: PriorPrompt,

@@ -28,14 +28,14 @@ const CURVES: [(&str, &str, &str); 4] = [
 
 /// What a repository contains besides the card.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Weights {
+pub enum PushedWeights {
     Adapter,
     Merged,
 }
 
 /// Writes `README.md`, `curves/*.svg`, `.eval_results/*.yaml` and the run's `config.toml`, `prompt.toml` and `manifest.json` to
 /// `folder`, for a repository with the id `id`. `material` has the run that is in the folder `run`, and its evaluations.
-pub fn write(material: &Material, run: &Path, id: &str, weights: Weights, folder: &Path) -> Result<()> {
+pub fn write(material: &Material, run: &Path, id: &str, weights: PushedWeights, folder: &Path) -> Result<()> {
     let [reported] = &material.runs[..] else {
         bail!("`{}` is not a finished run: {}", run.display(), material.left_out.join(" ").trim_end_matches('.'))
     };
@@ -130,14 +130,14 @@ fn card(
     run: &ReportedRun,
     evaluations: &[&ReportedEvaluation],
     id: &str,
-    weights: Weights,
+    weights: PushedWeights,
     curves: &[(String, String)],
 ) -> String {
     let base = &run.manifest.model.path;
     let mut out = front_matter(run, weights);
     let kind = match weights {
-        Weights::Adapter => "A LoRA adapter for",
-        Weights::Merged => "A model with a merged LoRA adapter, based on",
+        PushedWeights::Adapter => "A LoRA adapter for",
+        PushedWeights::Merged => "A model with a merged LoRA adapter, based on",
     };
     let (name, prompt) = (id.rsplit('/').next().unwrap_or(id), &run.manifest.learned_prompt().name);
     let how = match run.manifest.distilled {
@@ -161,7 +161,7 @@ fn card(
 }
 
 /// The metadata that the Hub reads.
-fn front_matter(run: &ReportedRun, weights: Weights) -> String {
+fn front_matter(run: &ReportedRun, weights: PushedWeights) -> String {
     let mut out = "---\n".to_owned();
     let (model, data) = (&run.manifest.model, &run.manifest.data.path);
     if is_hub_id(&model.path) {
@@ -170,7 +170,7 @@ fn front_matter(run: &ReportedRun, weights: Weights) -> String {
     if is_hub_id(data) {
         _ = writeln!(out, "datasets:\n- {}", json!(data));
     }
-    let library = if weights == Weights::Adapter { "peft" } else { "transformers" };
+    let library = if weights == PushedWeights::Adapter { "peft" } else { "transformers" };
     _ = write!(out, "library_name: {library}\npipeline_tag: text-generation\ntags:\n- grpo\n- lora\n- rft\n---\n\n");
     out
 }

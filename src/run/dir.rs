@@ -100,7 +100,7 @@ impl RunDir {
         Ok(config)
     }
 
-    /// The complete prior prompt, so that the run can be repeated without the user's file.
+    /// The complete prior prompts, so that the run can be repeated without the user's files.
     pub fn prompt(&self) -> PathBuf {
         self.path.join(PROMPT)
     }

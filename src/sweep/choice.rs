@@ -10,7 +10,7 @@ use serde_json::Number;
 use super::folder::SweepFolder;
 use super::local::{TaskEnd, TaskFailure};
 use super::task::SweepTask;
-use super::tune::{ArmTrials, Candidate, Trials};
+use super::tune::{ArmTrials, CandidateTrials, Trials};
 use crate::disk::hash::sha256;
 use crate::run::dir::SAMPLED;
 use crate::run::tuning::{FILE, TrialResult, TuneCandidate, TuneRecord, TuneTrial, TunedArm, best, same};
@@ -88,7 +88,7 @@ pub fn is_complete(record: &TuneRecord, trials: &Trials) -> bool {
 /// The errors of trials that failed, by name.
 ///
 /// # Errors
-/// A trial was killed or is missing for another reason than an error of its own, so nothing can be chosen yet.
+/// A trial was killed or is missing for another reason than its own error, so nothing can be chosen yet.
 pub fn failures(ends: &[(SweepTask, TaskEnd)]) -> Result<BTreeMap<String, String>> {
     let mut errors = BTreeMap::new();
     for (task, end) in ends {
@@ -97,7 +97,7 @@ pub fn failures(ends: &[(SweepTask, TaskEnd)]) -> Result<BTreeMap<String, String
             TaskEnd::Failed(failure) => {
                 let error = error(failure).with_context(|| {
                     format!(
-                        "the trial `{}` did not end with an error of its own: {}\n\
+                        "the trial `{}` has no result and no error: {}\n\
                          hint: run the same command again to resume it",
                         task.name, failure.status
                     )
@@ -171,7 +171,7 @@ fn choose_for(
 
 /// The results of a candidate's trials, and their number of steps.
 fn measured(
-    candidate: &Candidate,
+    candidate: &CandidateTrials,
     folder: &SweepFolder,
     failed: &BTreeMap<String, String>,
 ) -> Result<(TuneCandidate, Option<usize>)> {

@@ -279,6 +279,11 @@ struct TestPrompt {
 }
 
 impl TestPrompt {
+    /// Its name as a part of the name of a folder.
+    fn short(&self) -> String {
+        self.name.replace(" + ", "+")
+    }
+
     /// The values of `--ppe` and of `prompt.mix`.
     fn flags(&self) -> (Option<String>, Vec<MixEntry>) {
         match &self.given[..] {
@@ -320,7 +325,7 @@ fn evals(section: &SweepEvalSection, runs: &[SweepRun], configs: &BTreeMap<Strin
     if section.base {
         for (base, config) in bases(runs, configs) {
             for prompt in &prompts {
-                let name = names.give(&format!("{base}-under-{}", prompt.name));
+                let name = names.give(&format!("{base}-under-{}", prompt.short()));
                 let (test_prompt, (ppe, mix)) = (prompt.name.clone(), prompt.flags());
                 let benches = benches.clone();
                 evals.push(Eval {
@@ -352,7 +357,7 @@ fn evals(section: &SweepEvalSection, runs: &[SweepRun], configs: &BTreeMap<Strin
             let prompt = &prompts[at];
             let (ppe, mix) = if at == own { (None, Vec::new()) } else { prompt.flags() };
             evals.push(Eval {
-                name: names.give(&format!("{}-under-{}", run.name, prompt.name)),
+                name: names.give(&format!("{}-under-{}", run.name, prompt.short())),
                 run: Some(run.name.clone()),
                 arm: Some(run.arm.clone()),
                 seed: Some(run.seed),

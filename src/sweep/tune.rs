@@ -1,4 +1,4 @@
-//! The trials of a sweep with `[sweep.tune]`, as a sweep of their own, and the study's runs with the chosen values.
+//! The trials of a sweep with `[sweep.tune]`, as a separate sweep, and the study's runs with the chosen values.
 //!
 //! Both are plain functions: [`trials`] from a file, [`with_choices`] from its runs and `tune.json`.
 
@@ -34,12 +34,12 @@ pub struct Trials {
 #[derive(Clone, Debug)]
 pub struct ArmTrials {
     pub arm: String,
-    pub candidates: Vec<Candidate>,
+    pub candidates: Vec<CandidateTrials>,
 }
 
 /// A value, and the trials with it.
 #[derive(Clone, Debug)]
-pub struct Candidate {
+pub struct CandidateTrials {
     pub value: Number,
     /// The seed and the name of each trial.
     pub runs: Vec<(u64, String)>,
@@ -82,7 +82,7 @@ pub fn trials(file: &SweepFile) -> Result<Option<Trials>> {
                 runs.push(SweepRun { name: name.clone(), arm: of_value.clone(), seed, varies: varies.clone() });
                 of_candidate.push((seed, name));
             }
-            candidates.push(Candidate { value: as_number(entry)?, runs: of_candidate, config });
+            candidates.push(CandidateTrials { value: as_number(entry)?, runs: of_candidate, config });
         }
         arms.push(ArmTrials { arm: arm.name.clone(), candidates });
     }
@@ -132,7 +132,7 @@ pub fn with_choices(mut sweep: Sweep, trials: &Trials, record: &TuneRecord) -> R
     for run in &sweep.runs {
         let Some(arm) = trials.arms.iter().find(|it| it.arm == run.arm) else { continue };
         let choice = record.arm(&arm.arm).with_context(|| format!("no value was chosen for arm `{}`", arm.arm))?;
-        let is_chosen = |it: &&Candidate| same(&it.value, &choice.choice);
+        let is_chosen = |it: &&CandidateTrials| same(&it.value, &choice.choice);
         let chosen = arm.candidates.iter().find(is_chosen).with_context(|| {
             format!("`{}` was chosen for arm `{}`, but is not one of its candidates", choice.choice, arm.arm)
         })?;

@@ -1,4 +1,4 @@
-//! The metrics of each prior prompt of a mixture, beside the means over all groups.
+//! The metrics of each prior prompt of a mixture, in addition to the means over all groups.
 
 use std::collections::BTreeMap;
 

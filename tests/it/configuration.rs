@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use rft::config::{ConfigLayers, PRESETS, reference, resolve, schema, to_json};
+use rft::config::{ConfigLayers, PRESETS, file_schema, reference, resolve, schema, to_json};
 use serde_json::Value;
 
 use crate::cli::{error, folder, rft};
@@ -135,6 +135,128 @@ fn the_shell_completes_commands() {
     assert!(fs::read_to_string(man.path().join("man1/rft-train.1")).unwrap().contains("GRPO"));
 }
 
+/// The committed schema, which the presets name for editors. Run with RFT_UPDATE_DOCS=1 to write it.
+#[test]
+fn the_schema_of_files_is_printed_and_committed() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/rft.schema.json");
+    let schema = file_schema();
+    if std::env::var_os("RFT_UPDATE_DOCS").is_some() {
+        fs::write(&path, format!("{}\n", serde_json::to_string_pretty(&schema).unwrap())).unwrap();
+    }
+    let committed: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    assert!(committed == schema, "configs/rft.schema.json is not the schema");
+    let printed = rft(folder().path()).args(["config", "schema"]).output().unwrap();
+    assert_eq!(serde_json::from_slice::<Value>(&printed.stdout).unwrap(), schema);
+    for preset in PRESETS {
+        assert_eq!(preset.text.lines().nth(1), Some("#:schema rft.schema.json"), "{}", preset.name);
+    }
+}
+
+/// The first place at which `value` does not fit `schema`, by the keywords that our schema has.
+fn misfit(schema: &Value, value: &Value, place: &str) -> Option<String> {
+    let fits = |schema: &&Value| misfit(schema, value, place).is_none();
+    for (keyword, rule) in schema.as_object().unwrap() {
+        let number = || value.as_f64().zip(rule.as_f64());
+        let length = || value.as_array().map(Vec::len).zip(rule.as_u64());
+        let is_right = match keyword.as_str() {
+            "type" => match rule.as_str().unwrap() {
+                "object" => value.is_object(),
+                "array" => value.is_array(),
+                "string" => value.is_string(),
+                "boolean" => value.is_boolean(),
+                "number" => value.is_number(),
+                "integer" => value.is_i64() || value.is_u64(),
+                other => panic!("type {other}"),
+            },
+            "const" => value == rule,
+            "enum" => rule.as_array().unwrap().contains(value),
+            "minimum" => number().is_none_or(|(value, rule)| value >= rule),
+            "maximum" => number().is_none_or(|(value, rule)| value <= rule),
+            "minItems" => length().is_none_or(|(length, rule)| length as u64 >= rule),
+            "maxItems" => length().is_none_or(|(length, rule)| length as u64 <= rule),
+            "anyOf" => rule.as_array().unwrap().iter().any(|it| fits(&it)),
+            "oneOf" => rule.as_array().unwrap().iter().filter(fits).count() == 1,
+            "required" => {
+                let has = |name: &Value| value.get(name.as_str().unwrap()).is_some();
+                !value.is_object() || rule.as_array().unwrap().iter().all(has)
+            }
+            "items" => {
+                let items = value.as_array().into_iter().flatten().enumerate();
+                match items.filter_map(|(at, item)| misfit(rule, item, &format!("{place}[{at}]"))).next() {
+                    Some(inner) => return Some(inner),
+                    None => true,
+                }
+            }
+            "properties" => {
+                let known = value.as_object().into_iter().flatten().filter_map(|(name, it)| Some((name, rule.get(name)?, it)));
+                let inner = known.filter_map(|(name, rule, it)| misfit(rule, it, &format!("{place}.{name}"))).next();
+                match inner {
+                    Some(inner) => return Some(inner),
+                    None => true,
+                }
+            }
+            "additionalProperties" => {
+                assert_eq!(rule, false);
+                let unknown = |name: &String| schema["properties"].get(name).is_none();
+                !value.as_object().is_some_and(|it| it.keys().any(unknown))
+            }
+            "description" | "title" | "$schema" | "default" | "format" => true,
+            other => panic!("unknown keyword {other}"),
+        };
+        if !is_right {
+            return Some(format!("{place}: {keyword}"));
+        }
+    }
+    None
+}
+
+fn misfit_of(text: &str) -> Option<String> {
+    let table: toml::Table = toml::from_str(text).unwrap();
+    misfit(&file_schema(), &serde_json::to_value(table).unwrap(), "file")
+}
+
+#[test]
+fn the_schema_accepts_presets_and_parts_of_them() {
+    for preset in PRESETS {
+        assert_eq!(misfit_of(preset.text), None, "{}", preset.name);
+    }
+    for part in ["", "preset = \"tiny\"\n[train]\nseed = 1\n", "[train]\nsteps = \"unset\"\n"] {
+        assert_eq!(misfit_of(part), None, "{part}");
+    }
+}
+
+/// Every key with a typing error, and every value of another type, is rejected.
+#[test]
+fn the_schema_rejects_wrong_keys_and_values() {
+    for it in reference() {
+        let (section, name) = it.key.rsplit_once('.').unwrap();
+        let wrong = misfit_of(&format!("[{section}]\n{name}_ = 1\n"));
+        assert!(wrong.is_some_and(|wrong| wrong.contains("additionalProperties")), "{section}.{name}_");
+        assert!(misfit_of(&format!("[{section}]\n{name} = {{ no = 1 }}\n")).is_some(), "{}", it.key);
+    }
+    for wrong in [
+        "[trian]\nseed = 1\n",
+        "[lora]\nalpha = 16\n",
+        "seed = 1\n",
+        "preset = \"qwen2.5-7\"\n",
+        "[train]\nsteps = \"many\"\n",
+        "train.steps = 4.5",
+        "train.seed = -1",
+        "eval.greedy = 1",
+        "[reward.format]\nweight = [0.5]\n",
+        "train = 3",
+        "[train.steps]\nfirst = 1",
+        "grpo.loss_type = \"drgrpo\"",
+        "reward.length.kind = \"overlong\"",
+        "data.take = \"tail\"",
+        "data.levels = [1, 2.5]",
+        "[[reward.custom]]\nname = \"a\"\n",
+        "[[reward.custom]]\nname = \"a\"\ncommand = [\"b\"]\nweight = 1\nsize = 1\n",
+    ] {
+        assert!(misfit_of(wrong).is_some(), "{wrong}");
+    }
+}
+
 /// The schema has every key, and knows the values that are not allowed.
 #[test]
 fn the_schema_describes_presets() {
@@ -142,7 +264,4 @@ fn the_schema_describes_presets() {
     assert_eq!(schema["additionalProperties"], false);
     let rate = &schema["properties"]["train"]["properties"]["steps"];
     assert_eq!(rate["anyOf"][1]["const"], "unset");
-    let printed = rft(folder().path()).args(["config", "schema"]).output().unwrap();
-    assert_eq!(serde_json::from_slice::<Value>(&printed.stdout).unwrap(), schema);
-    assert!(!PRESETS.is_empty());
 }

@@ -215,7 +215,7 @@ struct Scenario {
 
 impl Scenario {
     /// All scenarios. What they start from is written to `folder`.
-    fn all(folder: &Path) -> [Self; 4] {
+    fn all(folder: &Path) -> [Self; 5] {
         let sets = [
             "rollout.prompts_per_step=2",
             "rollout.num_generations=2",
@@ -241,6 +241,7 @@ impl Scenario {
         let eval =
             "rft\neval\n--bench=arithmetic\n--limit=4\n--max-tokens=24\n--adapter=runs/run\n--out=out\n--threads=1";
         let merge = "rft\nmerge\nruns/run\n--out=out";
+        let gguf = "rft\nmerge\nruns/run\n--gguf\n--dtype=q8_0\n--out=out/model.gguf";
         let resume = "rft\ntrain\n--resume=runs/run\n--threads=1";
         let again = |name, work: &str, results, before| Self {
             name,
@@ -252,7 +253,8 @@ impl Scenario {
         [
             Self { name: "train", work: train, resume: resume.to_owned(), results: "runs/run", before: None },
             again("eval", eval, "out", trained.clone()),
-            again("merge", merge, "out", trained),
+            again("merge", merge, "out", trained.clone()),
+            again("merge to GGUF", gguf, "out", trained),
             again("save over damaged checkpoints", SAVE, "saved", damaged),
         ]
     }

@@ -31,6 +31,7 @@ mod endpoint;
 mod entry_points;
 mod eval;
 mod files;
+mod gguf_out;
 mod gradients;
 mod hub;
 mod idioms;
@@ -40,6 +41,7 @@ mod inputs;
 mod invariants;
 mod lab;
 #[cfg(unix)]
+mod llama_cpp;
 mod lost_folder;
 mod mixtures;
 mod model_faults;

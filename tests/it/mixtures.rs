@@ -241,20 +241,21 @@ fn a_run_keeps_all_its_prompts() {
 #[test]
 fn a_question_must_fit_under_every_prompt() {
     let policy = policy();
-    let question = "A box has 12 apples. How many apples are in 3 boxes?";
-    let length = |name: &str| policy.render(&prompt::find(name).unwrap(), question, false).unwrap().ids.len();
+    let question = |boxes: usize| format!("A box has 12 apples. How many apples are in {boxes} boxes?");
+    let length = |name: &str| policy.render(&prompt::find(name).unwrap(), &question(3), false).unwrap().ids.len();
     let (short, long) = (length("none"), length("planning"));
     assert!(short + 20 < long);
     let folder = folder();
-    let row = serde_json::json!({ "question": question, "answer": "36" });
-    fs::write(folder.path().join("data.jsonl"), format!("{row}\n").repeat(20)).unwrap();
+    let row = |boxes: usize| serde_json::json!({ "question": question(boxes), "answer": (12 * boxes).to_string() });
+    let rows: String = (2..10).map(|boxes| format!("{}\n", row(boxes))).collect();
+    fs::write(folder.path().join("data.jsonl"), rows).unwrap();
     let limit = format!("--set=rollout.max_prompt_length={}", short + 1);
     let small = ["train", "--threads=1", "--steps=1", "--data=data.jsonl", "--set=eval.questions=0", &limit];
     let step = ["--set=rollout.prompts_per_step=2", "--set=rollout.num_generations=2"];
     rft(folder.path()).args(small).args(step).arg("--ppe=none").assert().success();
     let mix = "--set=prompt.mix=[{ppe='none'},{ppe='planning'}]";
     let said = error(&folder, &[&small[..], &step[..], &[mix]].concat());
-    assert!(said.contains("20 training questions left out because their prompt is longer than"), "{said}");
+    assert!(said.contains("8 training questions left out because their prompt is longer than"), "{said}");
 }
 
 fn wrong(text: &str) -> String {
@@ -275,7 +276,7 @@ fn a_wrong_mixture_is_an_error_with_its_place() {
     hint: use a number above 0; the probabilities are proportional to the weights
     ");
     assert_snapshot!(wrong("[[prompt.mix]]\nppe = \"reasoning\"\n[[prompt.mix]]\nppe = \"planning\"\nweight = inf\n"), @r"
-    lab.toml:1:10: `prompt.mix[1].weight`: expected a number above 0, found inf
+    lab.toml:1:1: `prompt.mix[1].weight`: expected a number above 0, found inf
     hint: use a number above 0; the probabilities are proportional to the weights
     ");
     assert_snapshot!(wrong("prompt.mix = [{ ppe = \"reasoning\", weight = \"2\" }]\n"), @r#"lab.toml:1:14: `prompt.mix[0].weight`: expected number, found string "2""#);
@@ -460,7 +461,7 @@ fn a_sweep_with_a_mixture_is_evaluated_and_reported() {
     let sweep = folder.path().join("sweeps/mixed");
     let arm = "reasoning+planning-1";
 
-    // Each question draws a prompt from the seed of the evaluation and its id, for the untrained model too.
+    // The prompt of a question is a function of the seed of the evaluation and of its id, for the untrained model too.
     let mixture = mixture(&[("reasoning", 1.0), ("planning@1", 1.0)]);
     let own = |name: &str| {
         let path = sweep.join("evals").join(name);
@@ -490,8 +491,8 @@ fn a_sweep_with_a_mixture_is_evaluated_and_reported() {
         assert!((total / 12.0 - scores.accuracy.value).abs() < 1e-12, "{scores:?}");
         questions
     };
-    let base = own("base-under-reasoning---planning-1");
-    for name in [format!("{arm}-s1-under-reasoning---planning-1"), "planning-s2-under-reasoning---planning-1".into()] {
+    let base = own("base-under-reasoning+planning-1");
+    for name in [format!("{arm}-s1-under-reasoning+planning-1"), "planning-s2-under-reasoning+planning-1".into()] {
         assert_eq!(own(&name), base);
     }
     let single = EvalFolder::open(&sweep.join("evals").join(format!("{arm}-s1-under-planning"))).unwrap();
@@ -503,11 +504,11 @@ fn a_sweep_with_a_mixture_is_evaluated_and_reported() {
     let text = String::from_utf8(run(&[&eval[..], &["--out=mixed"]].concat())).unwrap();
     assert!(text.contains("prior prompt `reasoning + planning@1`") && text.contains("  planning@1 "), "{text}");
     let [again, planned] =
-        [folder.path().join("mixed"), sweep.join(format!("evals/{arm}-s2-under-reasoning---planning-1"))]
+        [folder.path().join("mixed"), sweep.join(format!("evals/{arm}-s2-under-reasoning+planning-1"))]
             .map(|path| fs::read(path.join("arithmetic-1/samples.jsonl")).unwrap());
     assert!(again == planned, "the samples differ");
     let text = String::from_utf8(run(&[&eval[..], &["--out=single", "--ppe=reasoning"]].concat())).unwrap();
-    assert!(text.contains("prior prompt `reasoning`") && !text.contains("planning"), "{text}");
+    assert!(text.contains("prior prompt `reasoning`,") && !text.contains("planning@1"), "{text}");
 
     run(&["report", sweep.to_str().unwrap()]);
     let report: Value = serde_json::from_slice(&fs::read(sweep.join("report/report.json")).unwrap()).unwrap();
@@ -523,6 +524,6 @@ fn a_sweep_with_a_mixture_is_evaluated_and_reported() {
     );
     let page = fs::read_to_string(sweep.join("report/report.md")).unwrap();
     assert!(page.contains("Several prompts in one run") && page.contains("1 of 2"), "{page}");
-    assert!(page.contains("own prompt (reasoning + planning@1)") || page.contains("reasoning + planning@1"), "{page}");
+    assert!(page.contains("reasoning + planning@1"), "{page}");
     assert!(page.contains("--set 'prompt.mix=[{ ppe = \"reasoning\", weight = 1.0 }"), "{page}");
 }

@@ -7,12 +7,13 @@ use std::io::Write;
 use std::path::PathBuf;
 
 /// The names that `RFT_TEST_REQUIRE` can list, separated by commas.
-const NAMES: [&str; 9] = [
+const NAMES: [&str; 10] = [
     "browser",           // Chromium
     "data",              // RFT_DATA_DIR names a folder with the published data sets
     "emulated-gpu",      // a C++ compiler, to build tests/device
     "evalplus-verdicts", // RFT_EVALPLUS_VERDICTS names the output of tests/oracle/evalplus.py
     "landlock",          // the kernel's Landlock
+    "llama-cpp",         // RFT_LLAMA_CPP is a Python with the package xllamacpp
     "models",            // RFT_MODELS_DIR names a folder with real models
     "namespaces",        // user namespaces
     "root",              // the tests run as root, so that they can become another user

@@ -4,6 +4,7 @@ mod dry_run;
 mod live;
 mod status;
 mod tune;
+mod worker;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Subcommand;
@@ -13,11 +14,11 @@ use std::process::ExitCode;
 
 use super::download;
 use crate::device;
-use crate::run::Stop;
-use crate::sweep::local::{self, Children, Machine, TaskEnd};
+use crate::sweep::local::{self, Machine, TaskEnd};
 use crate::sweep::task::{self, NextAction, SweepTask, TaskKind};
 use crate::sweep::tune::with_choices;
-use crate::sweep::{Sweep, SweepFile, SweepFolder, TaskState, choice, cluster, expand, folder, starts, trials};
+use crate::sweep::{Sweep, SweepFile, SweepFolder, choice, expand, starts, trials};
+use worker::SweepWorker;
 
 /// Train and evaluate many arms from one file
 ///
@@ -101,7 +102,7 @@ struct TaskArgs {
     /// Name of the run or evaluation
     name: String,
 
-    /// Worker threads [default: one per core]
+    /// SweepWorker threads [default: one per core]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
 }
@@ -126,15 +127,15 @@ fn sweep(args: &SweepArgs) -> Result<ExitCode> {
     }
     let earlier = choice::earlier(&out, trials.as_ref())?;
     confirm(&sweep, args.yes)?;
-    let worker = Worker::new(machine, args.slurm)?;
+    let worker = SweepWorker::new(machine, args.slurm)?;
     for note in &sweep.notes {
         eprintln!("note     {note}");
     }
     let mut tuned = None;
     if let Some(trials) = &trials {
         let (record, lock) = match tune::run(&worker, &out, trials, earlier)? {
-            tune::Tuned::Chosen(record, lock) => (record, lock),
-            tune::Tuned::Unfinished(code) => return Ok(code),
+            tune::TuneOutcome::Chosen(record, lock) => (record, lock),
+            tune::TuneOutcome::Unfinished(code) => return Ok(code),
         };
         sweep = with_choices(sweep, trials, &record)?;
         tuned = lock;
@@ -145,98 +146,6 @@ fn sweep(args: &SweepArgs) -> Result<ExitCode> {
     eprintln!("sweep    {}: {} runs, {} evaluations", sweep.name, record.runs.len(), record.evals.len());
     let ends = worker.work(&folder, &record, &sweep)?;
     Ok(worker.stopped().unwrap_or_else(|| exit_code(&ends)))
-}
-
-/// The ends of all tasks of a sweep.
-type TaskEnds = Vec<(SweepTask, TaskEnd)>;
-
-/// Does the tasks of a sweep on this machine or on a cluster, until it is asked to stop.
-struct Worker {
-    machine: Machine,
-    slurm: bool,
-    stop: Stop,
-    children: Children,
-}
-
-impl Worker {
-    fn new(machine: Machine, slurm: bool) -> Result<Self> {
-        let children = Children::default();
-        let killed = children.clone();
-        let tell = move |_| {
-            if !slurm {
-                eprintln!("stopping after every process has saved its state (interrupt again to stop immediately)");
-            }
-        };
-        let stop = Stop::on_signals_and(tell, move |_| killed.kill())?;
-        Ok(Self { machine, slurm, stop, children })
-    }
-
-    /// The exit code of a stop, if one was requested.
-    fn stopped(&self) -> Option<ExitCode> {
-        self.stop.requested().map(|signal| ExitCode::from(signal.exit_code() as u8))
-    }
-
-    /// Does all tasks that are not done, and prints the table of the results.
-    fn work(&self, folder: &SweepFolder, record: &folder::SweepRecord, sweep: &Sweep) -> Result<TaskEnds> {
-        eprintln!("folder   {}", folder.path.display());
-        if self.slurm {
-            return self.on_cluster(folder, record, sweep);
-        }
-        eprintln!("machine  {}", self.machine);
-        let done = folder.states(record)?.values().filter(|it| **it == TaskState::Done).count();
-        if done > 0 {
-            eprintln!("so far   {done} of {} are done", record.runs.len() + record.evals.len());
-        }
-        let mut live = live::Live::new(folder, record, done);
-        let mut show = |event: local::Event| live.show(event);
-        let ends = local::work(folder, record, &self.machine, &self.children, &self.stop, &mut show)?;
-        live.finish();
-        conclude(folder, record, &ends)?;
-        if self.stop.requested().is_some() {
-            eprintln!("stopped; run the same command again to resume");
-        }
-        Ok(ends)
-    }
-
-    /// Submits the sweep to Slurm and follows its progress.
-    fn on_cluster(&self, folder: &SweepFolder, record: &folder::SweepRecord, sweep: &Sweep) -> Result<TaskEnds> {
-        let jobs = cluster::submit(folder, record, &sweep.slurm, &self.machine.program)?;
-        for (job, is_new) in &jobs {
-            let what = if *is_new { "submitted" } else { "already queued" };
-            eprintln!("job      {} {what}: {} [{}]", job.id, job.array.kind, job.array.numbers());
-        }
-        let jobs: Vec<cluster::SlurmJob> = jobs.into_iter().map(|(job, _)| job).collect();
-        let mut live = live::Live::new(folder, record, 0);
-        let ends = cluster::follow(folder, record, &jobs, &self.stop, &mut |event| live.show(event))?;
-        live.finish();
-        conclude(folder, record, &ends)?;
-        if self.stop.requested().is_some() {
-            let ids = jobs.iter().map(|job| job.id.to_string()).collect::<Vec<_>>().join(" ");
-            eprintln!(
-                "the jobs continue; run the same command to follow them again, or `scancel {ids}` to cancel them"
-            );
-        }
-        Ok(ends)
-    }
-}
-
-/// Prints the table, and each failure with the end of its log.
-fn conclude(folder: &SweepFolder, record: &folder::SweepRecord, ends: &[(SweepTask, TaskEnd)]) -> Result<()> {
-    println!("{}", status::table(folder, record)?);
-    for (task, end) in ends {
-        if let TaskEnd::Failed(failure) = end {
-            eprintln!("failed   {}: {}", task.name, failure.status);
-            for line in &failure.lines {
-                eprintln!("         {line}");
-            }
-            eprintln!("         full log: {}", failure.log.display());
-        }
-    }
-    let skipped = ends.iter().filter(|(_, end)| *end == TaskEnd::Skipped).count();
-    if skipped > 0 {
-        eprintln!("skipped  {skipped} evaluations of runs that failed");
-    }
-    Ok(())
 }
 
 /// Models are downloaded once, by this process, not by all runs at the same time.

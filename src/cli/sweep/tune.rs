@@ -5,13 +5,13 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-use super::Worker;
+use super::worker::SweepWorker;
 use crate::disk::lock::Lock;
 use crate::run::tuning::{FILE, TuneRecord};
 use crate::sweep::{SweepFolder, Trials, choice};
 
 /// The end of the phase.
-pub enum Tuned {
+pub enum TuneOutcome {
     /// Every arm has its value. The lock of the trials is `None` if their folder was removed after the choice.
     Chosen(TuneRecord, Option<Lock>),
     /// The trials are not done, and `rft` ends with this exit code.
@@ -19,14 +19,14 @@ pub enum Tuned {
 }
 
 /// Does the missing trials and writes the choice, unless it was made earlier.
-pub fn run(worker: &Worker, out: &Path, trials: &Trials, earlier: Option<TuneRecord>) -> Result<Tuned> {
+pub fn run(worker: &SweepWorker, out: &Path, trials: &Trials, earlier: Option<TuneRecord>) -> Result<TuneOutcome> {
     let path = SweepFolder::of_trials(out);
     if let Some(record) = earlier.clone().filter(|it| choice::is_complete(it, trials)) {
         // The choice is valid only if these are still the trials of the file.
         let exists = path.join("sweep.json").is_file();
         let prepared = exists.then(|| SweepFolder::prepare(&path, &trials.sweep)).transpose()?;
         tell(&record, out, true);
-        return Ok(Tuned::Chosen(record, prepared.map(|(.., lock)| lock)));
+        return Ok(TuneOutcome::Chosen(record, prepared.map(|(.., lock)| lock)));
     }
     eprintln!("phase    1 of 2: {}; then the study with the chosen values", describe(trials));
     let (folder, record, lock) = SweepFolder::prepare(&path, &trials.sweep)?;
@@ -35,13 +35,13 @@ pub fn run(worker: &Worker, out: &Path, trials: &Trials, earlier: Option<TuneRec
         if worker.slurm {
             eprintln!("the runs of the study are submitted by the same command, after the trials are done");
         }
-        return Ok(Tuned::Unfinished(code));
+        return Ok(TuneOutcome::Unfinished(code));
     }
     let failed = choice::failures(&ends)?;
     let record = choice::choose(trials, &folder, &failed, earlier)?;
     record.write(out)?;
     tell(&record, out, false);
-    Ok(Tuned::Chosen(record, Some(lock)))
+    Ok(TuneOutcome::Chosen(record, Some(lock)))
 }
 
 /// `6 trials choose train.learning_rate for 2 arms (16 steps each, 128 held-out training questions)`

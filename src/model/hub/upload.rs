@@ -138,12 +138,12 @@ impl<'a> Hub<'a> {
     /// Whether each file is stored by its hash.
     fn modes(&self, files: &[UploadFile]) -> Result<Vec<bool>> {
         #[derive(Deserialize)]
-        struct Answer {
-            files: Vec<Mode>,
+        struct FileModes {
+            files: Vec<FileMode>,
         }
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
-        struct Mode {
+        struct FileMode {
             path: String,
             upload_mode: String,
         }
@@ -161,7 +161,7 @@ impl<'a> Hub<'a> {
         let body = json!({ "files": list }).to_string();
         let reply = self.post(&path, "application/json", &body).and_then(|reply| self.accepted(reply));
         let reply = reply.with_context(|| format!("prepare the upload to `{}`", self.id))?;
-        let answer: Answer = serde_json::from_str(&reply).context("read the Hub's reply about the files")?;
+        let answer: FileModes = serde_json::from_str(&reply).context("read the Hub's reply about the files")?;
         let modes: BTreeMap<String, String> = answer.files.into_iter().map(|it| (it.path, it.upload_mode)).collect();
         let mode = |file: &UploadFile| match modes.get(&file.path).map(String::as_str) {
             Some("lfs") => Ok(true),

@@ -19,7 +19,7 @@ pub struct Strategy {
 
 /// What the arms of a strategy have in common.
 #[derive(PartialEq)]
-struct Common {
+struct StrategyKey {
     strategy: String,
     settings: BTreeMap<String, String>,
     /// The setting that was chosen by trials for every arm.
@@ -29,7 +29,7 @@ struct Common {
 /// The strategies of the runs, in their order. A mixture of prompts is not a strategy. Without trials that prove that a value was
 /// chosen for an arm, a different value is a different arm and not a wording.
 pub fn strategies(runs: &[ReportedRun]) -> Vec<Strategy> {
-    let mut found: Vec<(Common, Strategy)> = Vec::new();
+    let mut found: Vec<(StrategyKey, Strategy)> = Vec::new();
     let mut seen: Vec<&str> = Vec::new();
     for run in runs {
         if seen.contains(&run.arm.as_str()) || !run.manifest.prompt.mixture.is_empty() {
@@ -41,7 +41,7 @@ pub fn strategies(runs: &[ReportedRun]) -> Vec<Strategy> {
         let value = run.tuned.as_ref().and_then(|key| settings.remove(key));
         let of = strategy(&run.manifest.learned_prompt().name);
         let is_distilled = run.manifest.distilled.is_some();
-        let common = Common { strategy: of.to_owned(), settings, tuned: run.tuned.clone() };
+        let common = StrategyKey { strategy: of.to_owned(), settings, tuned: run.tuned.clone() };
         match found.iter_mut().find(|(known, _)| *known == common) {
             Some((_, strategy)) => {
                 strategy.arms.push(run.arm.clone());

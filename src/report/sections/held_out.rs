@@ -160,10 +160,10 @@ fn chart(arms: &[HeldOutArm], outcome: &StudyOutcome) -> Forest {
 /// The share of completions with the full value of a reward component; `None` if the runs do not have it.
 fn share(groups: &[GroupRecord], reward: &str) -> Option<f64> {
     let completions = groups.iter().flat_map(|group| &group.completions);
-    let values: Option<Vec<f64>> = completions
-        .map(|completion| Some(f64::from(u8::from(*completion.rewards.get(reward)? == Some(1.0)))))
-        .collect();
-    values.filter(|values| !values.is_empty()).map(|values| mean(&values))
+    // No value: the prior prompt of the group does not ask for a format.
+    let values = completions.filter_map(|completion| completion.rewards.get(reward).copied().flatten());
+    let values: Vec<f64> = values.map(|value| f64::from(u8::from(value == 1.0))).collect();
+    (!values.is_empty()).then(|| mean(&values))
 }
 
 fn tokens(groups: &[GroupRecord]) -> f64 {

@@ -152,11 +152,11 @@ pub fn warnings(material: &Material) -> Vec<String> {
 }
 
 /// A setting of the trials of an arm.
-type Budget = (&'static str, fn(&TunedArm) -> String);
+type TrialSetting = (&'static str, fn(&TunedArm) -> String);
 
 /// A warning for each setting in which the trials of the arms differ.
 fn unlike(record: &TuneRecord) -> Vec<String> {
-    let of: [Budget; 4] = [
+    let of: [TrialSetting; 4] = [
         ("candidates", candidates),
         ("seeds", |arm| seeds(arm).join(", ")),
         ("steps", |arm| arm.steps.to_string()),

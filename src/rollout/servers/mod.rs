@@ -24,7 +24,7 @@ use crate::model::lora::Adapter;
 use crate::model::peft;
 use crate::rng::{Purpose, Stream};
 use crate::server::{ServerClient, ServerOptions};
-use queue::{Queue, Reply, Server, Task, Version};
+use queue::{AdapterVersion, Queue, RolloutServer, ServedReply, ServedTask};
 use wire::{CompletionRequest, Sampled};
 
 /// What an engine on servers needs to know about the run.
@@ -44,9 +44,9 @@ pub struct ServerSetup<'a> {
 /// Completes prompts on servers.
 pub struct Servers<'a> {
     setup: ServerSetup<'a>,
-    servers: Vec<Arc<Server>>,
+    servers: Vec<Arc<RolloutServer>>,
     /// The adapter that the servers use, with its weights.
-    current: Option<(Version, Vec<f32>)>,
+    current: Option<(AdapterVersion, Vec<f32>)>,
 }
 
 impl<'a> Servers<'a> {
@@ -66,14 +66,18 @@ impl<'a> Servers<'a> {
                 let list = client.get("/v1/models").map_err(crate::server::ServerFailure::into_error);
                 list.with_context(|| format!("`rollout.endpoints`: list the models of {url}"))?;
             }
-            servers.push(Arc::new(Server::new(index, client, kind, setup.pause)));
+            servers.push(Arc::new(RolloutServer::new(index, client, kind, setup.pause)));
         }
         Ok(Self { setup, servers, current: None })
     }
 
     /// Makes the servers use `adapter`; those that load adapters by themselves do so before their next request. `None` if
     /// canceled.
-    fn use_adapter(&mut self, adapter: &Adapter, cancelled: &mut dyn FnMut() -> bool) -> Result<Option<Version>> {
+    fn use_adapter(
+        &mut self,
+        adapter: &Adapter,
+        cancelled: &mut dyn FnMut() -> bool,
+    ) -> Result<Option<AdapterVersion>> {
         if let Some((version, params)) = &self.current
             && *params == adapter.params
         {
@@ -86,7 +90,7 @@ impl<'a> Servers<'a> {
         atomic::commit_dir(&folder, |folder| peft::save_adapter(adapter, folder, self.setup.base))?;
         let folder = std::path::absolute(&folder)?;
         let Some(text) = folder.to_str() else { bail!("`{}` is not valid UTF-8", folder.display()) };
-        let version = Version { name, folder: text.to_owned() };
+        let version = AdapterVersion { name, folder: text.to_owned() };
         if self.setup.section.server == ServerKind::Command {
             let (command, urls) = (&self.setup.section.reload_command, &self.setup.section.endpoints);
             if !reload::run(command, &folder, urls, &self.setup.folder.join("reload.log"), cancelled)? {
@@ -101,7 +105,7 @@ impl<'a> Servers<'a> {
         Ok(Some(version))
     }
 
-    fn task(&self, version: &Version, request: &RolloutRequest, place: (usize, usize)) -> Task {
+    fn task(&self, version: &AdapterVersion, request: &RolloutRequest, place: (usize, usize)) -> ServedTask {
         let prompt = &request.prompts[place.0];
         let stream = Stream::new(request.seed, Purpose::Endpoint, &[request.step, prompt.key, place.1 as u64]);
         let body = wire::body(
@@ -116,7 +120,7 @@ impl<'a> Servers<'a> {
                 seed: (stream.u64(0) >> 33) as u32, // some servers read a signed number
             },
         );
-        Task { place, body, tries: 0 }
+        ServedTask { place, body, tries: 0 }
     }
 }
 
@@ -131,7 +135,7 @@ impl Engine for Servers<'_> {
         let adapter = adapter.context("servers generate only with an adapter")?;
         let Some(version) = self.use_adapter(adapter, &mut || watch.cancelled())? else { return Ok(None) };
         let (prompts, group) = (request.prompts.len(), request.num_generations);
-        let tasks: VecDeque<Task> = (0..prompts)
+        let tasks: VecDeque<ServedTask> = (0..prompts)
             .flat_map(|prompt| (0..group).map(move |completion| (prompt, completion)))
             .map(|place| self.task(&version, request, place))
             .collect();
@@ -143,7 +147,7 @@ impl Engine for Servers<'_> {
             if watch.cancelled() {
                 return Ok(None);
             }
-            let Some(Reply { place: (prompt, index), server, sampled }) = queue.receive(POLL)? else { continue };
+            let Some(ServedReply { place: (prompt, index), server, sampled }) = queue.receive(POLL)? else { continue };
             let completion = completion(sampled, request, prompt, self.setup.vocabulary)
                 .with_context(|| format!("read a completion from {}", section.endpoints[server]))?;
             let completion = Completion { server: Some(server), ..completion };

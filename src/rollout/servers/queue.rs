@@ -26,7 +26,7 @@ const TRIES: u32 = 6;
 const POLL: Duration = Duration::from_millis(20);
 
 /// A server and what is known about it.
-pub(super) struct Server {
+pub(super) struct RolloutServer {
     /// Its index in `rollout.endpoints`.
     index: usize,
     pub client: ServerClient,
@@ -48,27 +48,27 @@ struct Health {
 
 /// The adapter that all replies must come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Version {
+pub(super) struct AdapterVersion {
     pub name: String,
     /// The adapter's folder.
     pub folder: String,
 }
 
 /// A request for one completion.
-pub(super) struct Task {
+pub(super) struct ServedTask {
     /// Which completion it is: prompt and index.
     pub place: (usize, usize),
     pub body: String,
     pub tries: u32,
 }
 
-impl Server {
+impl RolloutServer {
     pub fn new(index: usize, client: ServerClient, kind: ServerKind, pause: Duration) -> Self {
         Self { index, client, kind, pause, loaded: Mutex::default(), health: Mutex::default() }
     }
 
     /// Declares that the server uses `version`.
-    pub fn set_loaded(&self, version: &Version) {
+    pub fn set_loaded(&self, version: &AdapterVersion) {
         *lock(&self.loaded) = Some(version.name.clone());
     }
 
@@ -77,7 +77,7 @@ impl Server {
     }
 
     /// Makes the server load `version`, unless it has. The other threads of the server wait meanwhile.
-    fn load(&self, version: &Version, given_up: &dyn Fn() -> bool) -> Result<(), ServerFailure> {
+    fn load(&self, version: &AdapterVersion, given_up: &dyn Fn() -> bool) -> Result<(), ServerFailure> {
         let mut loaded = lock(&self.loaded);
         if loaded.as_ref() == Some(&version.name) {
             return Ok(());
@@ -127,7 +127,7 @@ impl Server {
 }
 
 /// A reply.
-pub(super) struct Reply {
+pub(super) struct ServedReply {
     /// Prompt and index of the completion.
     pub place: (usize, usize),
     /// The number of the server.
@@ -136,21 +136,21 @@ pub(super) struct Reply {
 }
 
 /// A reply, or the reason why the run cannot go on.
-type Outcome = Result<Reply>;
+type Outcome = Result<ServedReply>;
 
 /// Requests in flight and waiting.
 pub(super) struct Queue {
-    shared: Arc<Shared>,
+    shared: Arc<QueueState>,
     outcomes: Receiver<Outcome>,
 }
 
-struct Shared {
-    servers: Vec<Arc<Server>>,
+struct QueueState {
+    servers: Vec<Arc<RolloutServer>>,
     kind: ServerKind,
-    version: Version,
+    version: AdapterVersion,
     /// Whether the servers load adapters over HTTP.
     loads: bool,
-    waiting: Mutex<VecDeque<Task>>,
+    waiting: Mutex<VecDeque<ServedTask>>,
     results: Sender<Outcome>,
     /// Set when the outcomes are no longer needed.
     abandoned: AtomicBool,
@@ -159,15 +159,15 @@ struct Shared {
 impl Queue {
     /// Starts `tasks` on `servers`, at most `per_server` at a time on each.
     pub fn start(
-        servers: &[Arc<Server>],
+        servers: &[Arc<RolloutServer>],
         kind: ServerKind,
-        version: &Version,
-        tasks: VecDeque<Task>,
+        version: &AdapterVersion,
+        tasks: VecDeque<ServedTask>,
         per_server: usize,
     ) -> Result<Self> {
         let (results, outcomes) = channel();
         let threads = per_server.min(tasks.len());
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(QueueState {
             servers: servers.to_vec(),
             kind,
             version: version.clone(),
@@ -187,7 +187,7 @@ impl Queue {
     }
 
     /// The next outcome, in order of arrival; `None` if there is none within `wait`.
-    pub fn receive(&mut self, wait: Duration) -> Result<Option<Reply>> {
+    pub fn receive(&mut self, wait: Duration) -> Result<Option<ServedReply>> {
         match self.outcomes.recv_timeout(wait) {
             Ok(outcome) => outcome.map(Some),
             Err(RecvTimeoutError::Timeout) => Ok(None),
@@ -202,9 +202,9 @@ impl Drop for Queue {
     }
 }
 
-impl Shared {
+impl QueueState {
     /// Processes one request; returns whether the thread is still needed.
-    fn work(&self, server: &Server) -> bool {
+    fn work(&self, server: &RolloutServer) -> bool {
         let abandoned = || self.abandoned.load(Ordering::Relaxed);
         if abandoned() {
             return false;
@@ -218,7 +218,7 @@ impl Shared {
         let failure = match self.request(server, &task, &abandoned) {
             Ok(sampled) => {
                 server.succeeded();
-                return self.results.send(Ok(Reply { place: task.place, server: server.index, sampled })).is_ok();
+                return self.results.send(Ok(ServedReply { place: task.place, server: server.index, sampled })).is_ok();
             }
             Err(failure) => failure,
         };
@@ -236,7 +236,12 @@ impl Shared {
         true
     }
 
-    fn request(&self, server: &Server, task: &Task, given_up: &dyn Fn() -> bool) -> Result<Sampled, ServerFailure> {
+    fn request(
+        &self,
+        server: &RolloutServer,
+        task: &ServedTask,
+        given_up: &dyn Fn() -> bool,
+    ) -> Result<Sampled, ServerFailure> {
         if self.loads {
             server.load(&self.version, given_up)?;
         }
@@ -246,13 +251,13 @@ impl Shared {
     }
 
     /// Reports an error that ends the rollout.
-    fn stop(&self, server: &Server, error: anyhow::Error) -> bool {
+    fn stop(&self, server: &RolloutServer, error: anyhow::Error) -> bool {
         _ = self.results.send(Err(error.context(format!("request a completion from {}", server.client.url()))));
         self.abandoned.store(true, Ordering::Relaxed);
         false
     }
 
-    fn queue(&self) -> MutexGuard<'_, VecDeque<Task>> {
+    fn queue(&self) -> MutexGuard<'_, VecDeque<ServedTask>> {
         lock(&self.waiting)
     }
 }

@@ -26,6 +26,7 @@ fn help_lists_the_commands() {
       watch          Follow runs in the browser
       classify       Find behaviors in completions: verification, backtracking, planning, code ...
       merge          Merge an adapter into its model
+      export         Write an adapter for llama.cpp
       plan           Estimate a run's GPU memory, time and cost
       rehearse       Go through all phases of a run in about a minute, with a small model
       verify-resume  Check on this machine that an interrupted run resumes to the same bytes
@@ -59,7 +60,8 @@ fn help_of_train() {
 
     For every question, samples a group of completions, scores them with rule-based rewards (correct
     answer, correct format), and makes the completions with an above-average reward more likely. Without
-    `--model` and `--config`, it trains a small embedded model on generated word problems.
+    `--model` and `--config`, it trains a small embedded model on generated word problems. With several
+    prior prompts (`prompt.mix`), every group draws one.
 
     Each run writes to its own folder under `runs/`: configuration, metrics (JSON lines and
     TensorBoard), every completion, checkpoints, and the adapter in PEFT format. Ctrl-C saves a
@@ -153,6 +155,7 @@ fn help_of_train() {
       rft train --ppe null-example
       rft train --ppe reasoning --model Qwen/Qwen2.5-0.5B --data openai/gsm8k
       rft train --preset qwen2.5-7b --ppe planning --set train.seed=1
+      rft train --set 'prompt.mix=[{ppe="reasoning"},{ppe="planning",weight=2}]'
       rft train --ppe planning --init-adapter runs/tiny-null-example-1
       rft train --resume runs/tiny-null-example-1
     "#);
@@ -435,23 +438,29 @@ fn help_of_merge() {
     Merge an adapter into its model
 
     Writes a Hugging Face folder (weights, configuration, tokenizer) that any program can load without
-    the adapter.
+    the adapter, or with `--gguf` one file for llama.cpp. A GGUF file of a GGUF model keeps the model's
+    metadata.
 
-    Usage: rft merge [OPTIONS] --out <DIR> <RUN|DIR>
+    Usage: rft merge [OPTIONS] --out <DIR|FILE> <RUN|DIR>
 
     Arguments:
       <RUN|DIR>
               Run directory or adapter folder
 
     Options:
-          --out <DIR>
-              Folder to write, which must not exist yet
+          --out <DIR|FILE>
+              Folder to write, or file with `--gguf`; it must not exist yet
+
+          --gguf
+              Write a GGUF file for llama.cpp
 
           --dtype <DTYPE>
-              Data type of the written weights; bf16 halves the size, with rounding
+              Data type of the written weights; bf16 halves the size, with rounding; f16 and q8_0 only
+              with `--gguf`
 
               [default: f32]
-              [possible values: f32, bf16]
+              [aliases: --type]
+              [possible values: f32, bf16, f16, q8_0]
 
           --model <MODEL>
               Model that the adapter was trained on [default: the run's, else the one named in the
@@ -475,6 +484,59 @@ fn help_of_merge() {
     Examples:
       rft merge runs/tiny-null-example-1 --out merged
       rft merge my-adapter --model Qwen/Qwen2.5-0.5B --out merged --dtype bf16
+      rft merge runs/tiny-null-example-1 --gguf --out merged.gguf --dtype q8_0
+    ");
+}
+
+#[test]
+fn help_of_export() {
+    assert_snapshot!(help(&["export"]), @r"
+    Write an adapter for llama.cpp
+
+    Writes the adapter as a GGUF file, which llama.cpp and programs that are based on it apply to a GGUF
+    file of the same model (`llama-server -m model.gguf --lora adapter.gguf`). Of the model, only the
+    configuration and the tokenizer are read.
+
+    Usage: rft export [OPTIONS] --gguf <RUN|DIR>
+
+    Arguments:
+      <RUN|DIR>
+              Run directory or adapter folder
+
+    Options:
+          --gguf
+              Write a GGUF file, the only format that there is
+
+          --out <FILE>
+              File to write, which must not exist yet [default: adapter.gguf in the run directory or the
+              folder]
+
+          --dtype <DTYPE>
+              Data type of the written values; f16 and bf16 halve the size, with rounding
+
+              [default: f32]
+              [aliases: --type]
+              [possible values: f32, f16, bf16]
+
+          --model <MODEL>
+              Model that the adapter was trained on [default: the run's, else the one named in the
+              adapter's configuration]
+
+          --revision <REVISION>
+              Branch, tag or commit of a Hub model [default: the run's, else main]
+
+      -v, --verbose...
+              Print more; repeat for debug output (RUST_LOG overrides this)
+
+      -h, --help
+              Print help (see a summary with '-h')
+
+      -V, --version
+              Print version
+
+    Examples:
+      rft export runs/tiny-null-example-1 --gguf
+      rft export my-adapter --gguf --model Qwen/Qwen2.5-0.5B --out my-adapter.gguf --dtype f16
     ");
 }
 
