@@ -294,7 +294,7 @@ fn an_absurd_value_is_an_error_with_its_range() {
     for (set, problem) in [
         ("train.threads=1000000", "1000000 is out of range, expected 1 to 512"),
         ("lora.r=1000000000", "1000000000 is out of range, expected 1 to 1024"),
-        ("rollout.num_generations=1000000000", "1000000000 is out of range, expected 2 to 65536"),
+        ("rollout.num_generations=1000000000", "1000000000 is out of range, expected 1 to 65536"),
         ("rollout.prompts_per_step=1000000000", "1000000000 is out of range, expected 1 to 65536"),
         ("rollout.max_rows=1000000000", "1000000000 is out of range, expected 1 to 65536"),
         ("rollout.max_completion_length=9000000000", "9000000000 is out of range, expected 1 to 1048576"),
