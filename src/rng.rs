@@ -28,13 +28,15 @@ pub enum Purpose {
     RewardBench = 9,
     /// The order in which options are shown: path (question).
     Choices = 10,
-    /// Requests to a server: path (question, sample), or (hash of a judge's request); position 0 is the seed of the request,
+    /// Requests to a server: path (question, sample), (step, question, completion) or (hash of a judge's request); position 0 is the seed of the request,
     /// later positions the waits between tries.
     Endpoint = 11,
     /// The order of a program's inputs: no path, the seed is the task's.
     InputOrder = 12,
     /// The value of the control reward `random`: path (step, question, completion).
     RandomReward = 13,
+    /// Which prior prompt of a mixture a group gets: path (step, question).
+    PriorPrompt = 14,
 }
 
 /// A random function of a 64-bit position, determined by seed, purpose and path.

@@ -94,6 +94,31 @@ impl ServerFailure {
         matches!(self.status, Some(400 | 422))
     }
 
+    /// Whether the same request may succeed later.
+    pub fn is_passing(&self) -> bool {
+        self.passing
+    }
+
+    /// Whether there was no complete reply.
+    pub fn is_unanswered(&self) -> bool {
+        self.status.is_none()
+    }
+
+    /// Whether the server does not know the path or the model.
+    pub fn is_unknown_path(&self) -> bool {
+        self.status == Some(404)
+    }
+
+    /// The wait that the server asks for.
+    pub fn asked_wait(&self) -> Option<Duration> {
+        self.after
+    }
+
+    /// One line, and a hint if there is a remedy.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
     pub fn into_error(self) -> anyhow::Error {
         anyhow!(self.message)
     }
@@ -189,7 +214,7 @@ impl ServerClient {
                 Err(failure) => failure,
             };
             tried += 1;
-            if failure.passing && tried >= self.tries {
+            if failure.passing && tried >= self.tries && tried > 1 {
                 let (line, hint) = failure.message.split_once('\n').unwrap_or((&failure.message, ""));
                 failure.message = format!("{line} ({tried} tries)\n{hint}").trim_end().to_owned();
             }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
-use crate::prompt;
+use crate::prompt::Mixture;
 
 /// A completion and its prompt.
 #[derive(Clone, Debug, PartialEq)]
@@ -87,8 +87,8 @@ fn rows(file: &Path) -> Result<Vec<(usize, Value)>> {
 /// The prompts of a file's completions, from other files in the same folder.
 #[derive(Default)]
 struct ResponseContext {
-    /// The text of the prior prompt of a training run.
-    prior: String,
+    /// The names and texts of the prior prompts of a training run.
+    priors: Vec<(String, String)>,
     /// The question and the rendered prompt of an evaluation, by question.
     questions: HashMap<String, [Option<String>; 2]>,
 }
@@ -98,7 +98,8 @@ impl ResponseContext {
         let mut asked = Self::default();
         let prior = file.with_file_name("prompt.toml");
         if file.ends_with("completions.jsonl") && prior.is_file() {
-            asked.prior = prompt::find(&prior.display().to_string())?.text;
+            let prompts = Mixture::read(&prior)?;
+            asked.priors = prompts.prompts().map(|it| (it.name.clone(), it.text.clone())).collect();
         }
         let questions = file.with_file_name("questions.jsonl");
         if file.ends_with("samples.jsonl") && questions.is_file() {
@@ -110,6 +111,12 @@ impl ResponseContext {
             }
         }
         Ok(asked)
+    }
+
+    /// The text of the prior prompt that a group drew; if it has no name, that of the only one.
+    fn prior(&self, drawn: Option<&str>) -> &str {
+        let found = self.priors.iter().find(|(name, _)| drawn.is_none_or(|drawn| drawn == name));
+        found.map_or("", |(_, text)| text)
     }
 }
 
@@ -132,7 +139,8 @@ impl ResponseLine<'_> {
         let known = |index: usize| known.and_then(|texts| texts[index].clone());
         let question = self.text_of(&self.columns.question, "question")?.or_else(|| known(0)).unwrap_or_default();
         let rendered = self.text_of(&self.columns.prompt, "prompt_text")?.or_else(|| known(1));
-        let prompt = rendered.unwrap_or_else(|| format!("{}\n{question}", self.asked.prior));
+        let prior = self.asked.prior(self.row["ppe"].as_str());
+        let prompt = rendered.unwrap_or_else(|| format!("{prior}\n{question}"));
         // Completions with the same question belong together. Without questions, each line is separate.
         let own = || if question.is_empty() { format!("line {}", self.number) } else { question.clone() };
         let id = given.unwrap_or_else(own);
@@ -186,6 +194,8 @@ impl ResponseLine<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::MixEntry;
+    use crate::prompt;
 
     fn read_text(text: &str, columns: &ResponseColumns) -> Result<Vec<Response>> {
         let dir = tempfile::tempdir().unwrap();
@@ -205,6 +215,24 @@ mod tests {
         assert_eq!((responses[1].text.as_str(), responses[1].tokens), ("5", Some(3)));
         assert_eq!(responses[0].question_id, "q/1");
         assert!(responses[0].prompt.contains("<plan>") && responses[0].prompt.ends_with("2 + 2?"));
+    }
+
+    #[test]
+    fn groups_of_a_mixture_have_the_prompt_that_they_drew() {
+        let dir = tempfile::tempdir().unwrap();
+        let group = |ppe: &str| {
+            format!(
+                "{{\"step\":1,\"question_id\":\"q\",\"question\":\"2 + 2?\",\"ppe\":\"{ppe}\",\"completions\":[{{\"text\":\"4\"}}]}}\n"
+            )
+        };
+        std::fs::write(dir.path().join("completions.jsonl"), ["planning", "none", "recall"].map(group).concat())
+            .unwrap();
+        let mix = ["recall", "planning", "none"].map(|ppe| MixEntry { ppe: ppe.to_owned(), weight: 1.0 });
+        std::fs::write(dir.path().join("prompt.toml"), Mixture::of_entries(&mix).unwrap().to_toml()).unwrap();
+        let responses = read(dir.path(), &ResponseColumns::default()).unwrap();
+        let has = |tag: &str| responses.iter().map(|it| it.prompt.contains(tag)).collect::<Vec<_>>();
+        assert_eq!((has("<plan>"), has("<knowledge>")), (vec![true, false, false], vec![false, false, true]));
+        assert_eq!(responses[1].prompt, "\n2 + 2?");
     }
 
     #[test]

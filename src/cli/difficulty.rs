@@ -66,6 +66,7 @@ pub fn run(args: &DifficultyArgs) -> Result<ExitCode> {
         max_rows: config.rollout.max_rows,
         working_bytes: None,
         keep: None,
+        taught: false,
     };
     let loaded = LoadedModel::load(device, &source, None, &extent)?;
     let stop =

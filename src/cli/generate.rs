@@ -9,9 +9,9 @@ use crate::model::source::ModelSource;
 use crate::model::tokenizer::TextStream;
 use crate::rng::name_hash;
 use crate::rollout::policy::{Policy, opening};
-use crate::rollout::{Completion, Finish, RolloutRequest, RolloutWatch, Sampling};
+use crate::rollout::{Completion, EVALUATION_STEP, Finish, RolloutRequest, RolloutWatch, Sampling};
 use crate::run::Stop;
-use crate::run::trained::{Trained, prior_prompt};
+use crate::run::trained::{Trained, prior_prompts};
 use anyhow::{Result, ensure};
 
 use std::path::PathBuf;
@@ -85,13 +85,18 @@ pub fn run(args: GenerateArgs) -> Result<()> {
     let mut config = config::resolve(&layers)?.config;
     ensure!(args.temperature >= 0.0, "--temperature: expected 0 or more, found {}", args.temperature);
 
-    let prior = prior_prompt(trained.as_ref(), &config, args.ppe.is_some())?;
+    let mixture = prior_prompts(trained.as_ref(), &config, args.ppe.is_some())?;
+    let drawn = mixture.draw(args.seed, EVALUATION_STEP, name_hash(&args.question));
+    let prior = &mixture.parts()[drawn].prompt;
+    if mixture.is_mixed() {
+        eprintln!("note: the prior prompt is `{}`, drawn from `{}`; --ppe selects one", prior.name, mixture.name());
+    }
     let source = ModelSource::open(&config.model.path, &config.model.revision)?;
     // The limits of training do not matter here, only the model's.
     let context = source.config.max_position_embeddings;
     (config.rollout.max_prompt_length, config.rollout.max_completion_length) = (context.saturating_sub(1), 1);
     let policy = Policy::load(&source, &config)?;
-    let rendered = policy.render(&prior, &args.question, config.prompt.prefill)?;
+    let rendered = policy.render(prior, &args.question, config.prompt.prefill)?;
     let prompt_length = rendered.ids.len();
     ensure!(
         prompt_length < context,
@@ -110,7 +115,7 @@ pub fn run(args: GenerateArgs) -> Result<()> {
     let adapter = trained.map(|trained| trained.adapter(&source)).transpose()?;
     let device = Device::choose(&config.run.device)?;
     let positions = prompt_length + max_completion_length;
-    let extent = Extent { positions, max_rows: 1, working_bytes: Some(GENERATE_BYTES), keep: None };
+    let extent = Extent { positions, max_rows: 1, working_bytes: Some(GENERATE_BYTES), keep: None, taught: false };
     let loaded = LoadedModel::load(device, &source, adapter.as_ref(), &extent)?;
     if args.show_prompt {
         eprintln!("{}", rendered.text);
@@ -128,7 +133,7 @@ pub fn run(args: GenerateArgs) -> Result<()> {
             ends: &|tokens| policy.ends(tokens),
             stop_tokens: &policy.stop_tokens,
         };
-        let opening = opening(&prior, config.prompt.prefill).unwrap_or_default();
+        let opening = opening(prior, config.prompt.prefill).unwrap_or_default();
         let shown = args.output_format == OutputFormat::Text;
         if shown {
             print!("{opening}");

@@ -21,6 +21,11 @@ pub fn table(before: Option<&HeldOutEvaluation>, after: &HeldOutEvaluation) -> S
         };
         row("accuracy", &|it| Some(share(&it.accuracy)), change(HeldOutScores::accuracy_change));
         row("format", &|it| it.format.as_ref().map(share), change(HeldOutScores::format_change));
+        for (name, after) in &after.by_prompt {
+            let change = before.and_then(|it| after.accuracy_change(it.by_prompt.get(name)?));
+            let accuracy = |it: &HeldOutScores| it.by_prompt.get(name).map(|it| share(&it.accuracy));
+            row(&format!("accuracy, {name}"), &accuracy, change.map_or_else(String::new, |it| points(&it)));
+        }
         row("length", &|it| Some(format!("{:.1} tokens", it.mean_length)), String::new());
         row("truncated", &|it| Some(format!("{:.1}", 100.0 * it.truncated)), String::new());
     };

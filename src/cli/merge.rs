@@ -1,6 +1,6 @@
 //! `rft merge`: merge an adapter into its model.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
@@ -72,10 +72,29 @@ impl WeightType {
 }
 
 pub fn run(args: MergeArgs) -> Result<()> {
-    let trained = Trained::find(&args.adapter)?;
-    let (model, revision) = trained.base_model()?;
-    let model = args.model.or(model).context("the adapter does not name its model\nhint: pass --model")?;
-    let revision = args.revision.or(revision).unwrap_or_else(|| "main".to_owned());
+    write(&Trained::find(&args.adapter)?, &args)?;
+    println!("{}", args.out.display());
+    Ok(())
+}
+
+/// Writes the merged model of a run to the folder `out` in bf16.
+pub fn into_folder(trained: &Trained, out: &Path, yes: bool) -> Result<()> {
+    let args = MergeArgs {
+        adapter: trained.folder.clone(),
+        out: out.to_owned(),
+        gguf: false,
+        dtype: WeightType::Bf16,
+        model: None,
+        revision: None,
+        yes,
+    };
+    write(trained, &args)
+}
+
+fn write(trained: &Trained, args: &MergeArgs) -> Result<()> {
+    let (own_model, own_revision) = trained.base_model()?;
+    let model = args.model.clone().or(own_model).context("the adapter does not name its model\nhint: pass --model")?;
+    let revision = args.revision.clone().or(own_revision).unwrap_or_else(|| "main".to_owned());
     let folder_type = match args.dtype {
         _ if args.gguf => None,
         WeightType::F32 => Some(Dtype::F32),
@@ -110,6 +129,5 @@ pub fn run(args: MergeArgs) -> Result<()> {
         merged.tensors,
         HumanBytes(merged.bytes)
     );
-    println!("{}", args.out.display());
     Ok(())
 }

@@ -50,6 +50,7 @@ pub mod overlap;
 pub mod perf;
 pub mod plan;
 pub mod prompts;
+pub mod push;
 pub mod rehearse;
 pub mod report;
 pub mod reward;
@@ -99,6 +100,7 @@ enum Command {
     Classify(classify::ClassifyArgs),
     Merge(merge::MergeArgs),
     Export(export::ExportArgs),
+    Push(push::PushArgs),
     Plan(plan::PlanArgs),
     Rehearse(Box<rehearse::RehearseArgs>),
     VerifyResume(Box<verify_resume::VerifyResumeArgs>),
@@ -140,6 +142,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Classify(args) => classify::run(args).map(|()| ExitCode::SUCCESS),
         Command::Merge(args) => merge::run(args).map(|()| ExitCode::SUCCESS),
         Command::Export(args) => export::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Push(args) => push::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Plan(args) => plan::run(args).map(|()| ExitCode::SUCCESS),
         Command::Rehearse(args) => rehearse::run(&args),
         Command::VerifyResume(args) => verify_resume::run(&args),

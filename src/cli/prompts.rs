@@ -5,11 +5,13 @@ use clap::Subcommand;
 use comfy_table::{ContentArrangement, Table};
 use serde::Serialize;
 
+use super::config_args::ConfigArgs;
 use super::output_format::OutputFormat;
 use crate::cli::output;
+use crate::config;
 use crate::model::source::ModelSource;
-use crate::prompt::template::{ChatTemplate, SpecialStrings, encode_prompt};
-use crate::prompt::{PriorPrompt, Role, controls, find, shipped, wordings};
+use crate::prompt::{Mixture, PriorPrompt, Role, WeightedPrompt, controls, find, shipped, wordings};
+use crate::rollout::policy::Policy;
 
 /// List, show and render prior prompts
 #[derive(clap::Args, Debug)]
@@ -25,6 +27,9 @@ enum PromptsCommand {
     /// Print a prior prompt as a file that you can edit
     Show(PromptsShowArgs),
     /// Print the rendered prompt for a question
+    ///
+    /// Without a name, the prior prompt is that of the configuration (`--config`, `--preset` or `--set`). If it has a mixture of
+    /// prompts (`prompt.mix`), each of them is printed, below a line with its name and weight.
     Render(RenderArgs),
 }
 
@@ -43,24 +48,25 @@ struct PromptsShowArgs {
 
 #[derive(clap::Args, Debug)]
 struct RenderArgs {
-    /// Name of a prior prompt, or a file; `reasoning@2` is its wording 2
-    name: String,
+    /// Name of a prior prompt, or a file; `reasoning@2` is its wording 2 [default: the configuration's]
+    #[arg(required_unless_present_any = ["preset", "files", "sets"])]
+    name: Option<String>,
 
     /// The question
     #[arg(long, value_name = "TEXT")]
     question: String,
 
-    /// Model with the chat template and tokenizer to use: `tiny`, a folder, a GGUF file or a Hub id
-    #[arg(long, default_value = "tiny")]
-    model: String,
+    /// Model with the chat template and tokenizer to use: `tiny`, a folder, a GGUF file or a Hub id [default: tiny]
+    #[arg(long)]
+    model: Option<String>,
 
-    /// Branch, tag or commit of a Hub model
-    #[arg(long, default_value = "main")]
-    revision: String,
+    /// Branch, tag or commit of a Hub model [default: main]
+    #[arg(long)]
+    revision: Option<String>,
 
-    /// Chat template: `model` (the model's own), `plain`, or a Jinja file
-    #[arg(long, default_value = "model")]
-    template: String,
+    /// Chat template: `model` (the model's own), `plain`, or a Jinja file [default: model]
+    #[arg(long)]
+    template: Option<String>,
 
     /// Start the completion with the opening tag of the prior prompt
     #[arg(long)]
@@ -69,6 +75,9 @@ struct RenderArgs {
     /// Print tokens instead of text, one per line: id, tab, token
     #[arg(long)]
     ids: bool,
+
+    #[command(flatten)]
+    config: ConfigArgs,
 }
 
 pub fn run(args: PromptsArgs) -> Result<()> {
@@ -136,28 +145,39 @@ fn as_file(prompt: &PriorPrompt) -> Result<String> {
 }
 
 fn render(args: &RenderArgs) -> Result<()> {
-    let prompt = find(&args.name)?;
-    let source = ModelSource::open(&args.model, &args.revision)?;
-    let config = source.tokenizer_config.as_deref();
-    let tokens = config.map(SpecialStrings::from_config).transpose()?.unwrap_or_default();
-    let own = ChatTemplate::from_model(source.chat_template.as_deref(), config)?;
-    let template = ChatTemplate::choose(&args.template, own, tokens)?;
-    let tokenizer = source.tokenizer()?;
-    let messages = prompt.messages(&args.question);
-    let prefill = prompt.tag.as_ref().filter(|_| args.prefill).map(|tag| format!("<{tag}>"));
-    let rendered = encode_prompt(&tokenizer, &template, &messages, prefill.as_deref())?;
+    let mut layers = args.config.layers();
+    layers.prompt_flag(args.name.as_deref());
+    layers.flag("model.path", args.model.clone(), "--model");
+    layers.flag("model.revision", args.revision.clone(), "--revision");
+    layers.flag("prompt.template", args.template.clone(), "--template");
+    layers.flag("prompt.prefill", args.prefill.then_some(true), "--prefill");
+    let config = config::resolve(&layers)?.config;
+    let mixture = Mixture::of_config(&config.prompt)?;
+    let source = ModelSource::open(&config.model.path, &config.model.revision)?;
+    let policy = Policy::load(&source, &config)?;
+    let total: f64 = mixture.parts().iter().map(|part| part.weight).sum();
+    for WeightedPrompt { prompt, weight } in mixture.parts() {
+        if mixture.is_mixed() {
+            println!("── {}, weight {weight} of {total}", prompt.name);
+        }
+        render_one(args, &policy, prompt, config.prompt.prefill)?;
+    }
+    Ok(())
+}
 
+fn render_one(args: &RenderArgs, policy: &Policy, prompt: &PriorPrompt, prefill: bool) -> Result<()> {
+    let rendered = policy.render(prompt, &args.question, prefill)?;
     if args.ids {
         for &id in &rendered.ids {
             // As a JSON string: a token may contain line breaks, or part of a character.
-            println!("{id}\t{}", serde_json::to_string(&tokenizer.decode_with_specials(&[id]))?);
+            println!("{id}\t{}", serde_json::to_string(&policy.tokenizer.decode_with_specials(&[id]))?);
         }
     } else {
         println!("{}", rendered.text);
     }
     eprintln!("note: {} tokens", rendered.ids.len());
-    if messages.iter().all(|message| message.role != "system")
-        && let Some(line) = template.default_system_line()
+    if prompt.messages(&args.question).iter().all(|message| message.role != "system")
+        && let Some(line) = policy.template.default_system_line()
     {
         eprintln!("note: the chat template adds its default system message: {line:?}");
     }

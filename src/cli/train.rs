@@ -9,11 +9,15 @@ use crate::device::{self, Device, Extent, LoadedModel};
 use crate::grpo::schedule::learning_rate;
 use crate::model::config::ModelConfig;
 use crate::model::source::ModelSource;
+use crate::prompt::WeightedPrompt;
+use crate::rollout::Engine;
+use crate::rollout::servers::Servers;
 use crate::run::inputs::is_from_older_version;
 use crate::run::{Manifest, Progress, RunDir, RunSession, Stop};
 use crate::train::checkpoints::{best, check_space};
 use crate::train::contamination;
 use crate::train::inputs::{HashingInputs, compare, explain, extend};
+use crate::train::sample::TrainQuestion;
 use crate::train::setup::Setup;
 use crate::train::state::TrainState;
 use crate::train::summary;
@@ -27,7 +31,10 @@ use std::process::ExitCode;
 ///
 /// For every question, samples a group of completions, scores them with rule-based rewards (correct answer, correct
 /// format), and makes the completions with an above-average reward more likely. Without `--model` and `--config`, it trains
-/// a small embedded model on generated word problems.
+/// a small embedded model on generated word problems. With several prior prompts (`prompt.mix`), every group draws one.
+///
+/// With `train.method = "distill"`, the model learns to answer without the prior prompt as it does with it; see
+/// docs/distillation.md.
 ///
 /// Each run writes to its own folder under `runs/`: configuration, metrics (JSON lines and TensorBoard), every completion,
 /// checkpoints, and the adapter in PEFT format. Ctrl-C saves a checkpoint and stops the run; `--resume` continues from it.
@@ -36,7 +43,9 @@ use std::process::ExitCode;
   rft train --ppe null-example
   rft train --ppe reasoning --model Qwen/Qwen2.5-0.5B --data openai/gsm8k
   rft train --preset qwen2.5-7b --ppe planning --set train.seed=1
+  rft train --set 'prompt.mix=[{ppe=\"reasoning\"},{ppe=\"planning\",weight=2}]'
   rft train --ppe planning --init-adapter runs/tiny-null-example-1
+  rft train --ppe reasoning --set train.method=distill
   rft train --resume runs/tiny-null-example-1")]
 pub struct TrainArgs {
     #[command(flatten)]
@@ -156,7 +165,11 @@ pub fn run(args: TrainArgs) -> Result<ExitCode> {
         show_completions: args.show_completions,
         stop: &stop,
     };
-    let (mut engine, mut learner) = (loaded.engine(), loaded.learner());
+    let mut engine: Box<dyn Engine> = match config.rollout.endpoints.is_empty() {
+        true => loaded.engine(),
+        false => Box::new(Servers::connect(setup.servers(&config, &run, &shape))?),
+    };
+    let mut learner = loaded.learner();
     let outcome = train(&training, engine.as_mut(), learner.as_mut(), &mut state);
     // An error is printed below the progress.
     progress.finish();
@@ -331,7 +344,7 @@ fn estimate(
 ) -> Result<Option<(CpuMemory, MachineMemory)>> {
     let (Device::Cpu, Some(machine)) = (device, MachineMemory::now()) else { return Ok(None) };
     let questions = setup.questions.iter().chain(&setup.held_out);
-    let longest = questions.map(|it| it.prompt.ids.len()).max().unwrap_or_default();
+    let longest = questions.map(TrainQuestion::longest_prompt).max().unwrap_or_default();
     let prompts = PromptSizes { longest, held_out: setup.held_out.len() };
     let memory = CpuMemory::of(model, config, prompts, machine::resident().unwrap_or_default())?;
     memory.check(&machine)?;
@@ -347,8 +360,6 @@ fn introduce(
     memory: Option<(CpuMemory, MachineMemory)>,
     run: &RunDir,
 ) {
-    let (first, answer) = (&setup.prior.tag, &setup.prior.answer_tag);
-    let tag = first.as_ref().or(answer.as_ref()).map_or_else(|| "no tags".to_owned(), |tag| format!("<{tag}>"));
     let steps = config.total_steps(setup.questions.len());
     let place = match device {
         Device::Cpu => format!("f32 on the CPU, {} threads", rayon::current_num_threads()),
@@ -361,7 +372,13 @@ fn introduce(
         config.lora.r,
         config.lora.target_modules.join(", ")
     );
-    eprintln!("prompt   {} ({tag}, {} wording)", setup.prior.name, setup.prior.wording);
+    let how = if config.distilled().is_some() { ", distilled: the model samples without it" } else { "" };
+    for WeightedPrompt { prompt, weight } in setup.mixture.parts() {
+        let tag = prompt.tag.as_ref().or(prompt.answer_tag.as_ref());
+        let tag = tag.map_or_else(|| "no tags".to_owned(), |tag| format!("<{tag}>"));
+        let weight = if setup.mixture.is_mixed() { format!(", weight {weight}") } else { String::new() };
+        eprintln!("prompt   {} ({tag}, {} wording{weight}){how}", prompt.name, prompt.wording);
+    }
     eprintln!(
         "data     {}: {} training questions, {} held-out questions",
         config.data.path,
@@ -407,8 +424,12 @@ fn size(config: &RunConfig, steps: usize, questions: usize) -> String {
 }
 
 fn render_loss(config: &RunConfig) -> String {
-    let loss = toml::Value::try_from(config.grpo.loss_type).map(|value| value.to_string()).unwrap_or_default();
-    format!("loss {}, learning rate {}", loss.trim_matches('"'), config.train.learning_rate)
+    let name = |value: Result<toml::Value, _>| value.map(|it| it.to_string().replace('"', "")).unwrap_or_default();
+    let loss = match config.distilled() {
+        Some(kl) => format!("{} KL divergence from the teacher", name(toml::Value::try_from(kl))),
+        None => format!("loss {}", name(toml::Value::try_from(config.grpo.loss_type))),
+    };
+    format!("{loss}, learning rate {}", config.train.learning_rate)
 }
 
 /// Prints the results before and after training, and the paths of the outputs.

@@ -16,23 +16,31 @@ use super::place::ValueOrigin;
 pub(crate) struct ConfigFault {
     problem: String,
     hint: Option<String>,
+    /// The place within the value that was read: `.prompt.mix[1].weight`.
+    place: String,
 }
 
 impl ConfigFault {
     pub fn at(self, origin: &ValueOrigin, key: &str) -> anyhow::Error {
         let hint = self.hint.map(|it| format!("\nhint: {it}")).unwrap_or_default();
-        anyhow!("{}: `{key}`: {}{hint}", origin.site(), self.problem)
+        // The value that was read is that of the key, or a whole configuration.
+        let place = self.place.strip_prefix('.').and_then(|it| it.strip_prefix(key)).unwrap_or(&self.place);
+        anyhow!("{}: `{key}{place}`: {}{hint}", origin.site(), self.problem)
+    }
+
+    fn new(problem: String, hint: Option<String>) -> ConfigFault {
+        ConfigFault { problem, hint, place: String::new() }
     }
 
     /// An error for a value of another type. If the value of a choice is not a string, the value is included.
     fn not_a_word(value: &Value) -> ConfigFault {
-        ConfigFault { problem: format!("expected string, found {} {value}", value.type_str()), hint: None }
+        ConfigFault::new(format!("expected string, found {} {value}", value.type_str()), None)
     }
 }
 
 /// Reads a `T` from a value.
 pub(crate) fn read<T: DeserializeOwned>(value: &Value) -> Result<T, ConfigFault> {
-    T::deserialize(ValueDeserializer(value))
+    T::deserialize(ValueDeserializer { value, part: Part::Whole })
 }
 
 impl Display for ConfigFault {
@@ -45,13 +53,13 @@ impl std::error::Error for ConfigFault {}
 
 impl Error for ConfigFault {
     fn custom<T: Display>(message: T) -> ConfigFault {
-        ConfigFault { problem: message.to_string(), hint: None }
+        ConfigFault::new(message.to_string(), None)
     }
 
     fn invalid_type(found: Unexpected, expected: &dyn Expected) -> ConfigFault {
         let expected = expected.to_string();
         let hint = (expected == "a sequence").then(|| r#"write an array as ["one", "two"]"#.to_owned());
-        ConfigFault { problem: format!("expected {}, found {}", in_toml(&expected), shown(found)), hint }
+        ConfigFault::new(format!("expected {}, found {}", in_toml(&expected), shown(found)), hint)
     }
 
     fn invalid_value(found: Unexpected, expected: &dyn Expected) -> ConfigFault {
@@ -60,14 +68,14 @@ impl Error for ConfigFault {
             "usize" | "u64" => "an integer of at least 0".to_owned(),
             other => other.to_owned(),
         };
-        ConfigFault { problem: format!("expected {range}, found {}", shown(found)), hint: None }
+        ConfigFault::new(format!("expected {range}, found {}", shown(found)), None)
     }
 
     fn unknown_variant(found: &str, choices: &'static [&'static str]) -> ConfigFault {
         let meant = nearest_name(found, choices.iter().copied());
         let question = meant.map(|it| format!("did you mean `{it}`? ")).unwrap_or_default();
         let hint = format!("{question}use one of {}", choices.join(", "));
-        ConfigFault { problem: format!("unknown value `{found}`"), hint: Some(hint) }
+        ConfigFault::new(format!("unknown value `{found}`"), Some(hint))
     }
 }
 
@@ -98,7 +106,32 @@ fn shown(found: Unexpected) -> String {
 }
 
 /// Passes a value to serde; its errors are [`ConfigFault`]s.
-struct ValueDeserializer<'de>(&'de Value);
+struct ValueDeserializer<'de> {
+    value: &'de Value,
+    part: Part<'de>,
+}
+
+/// Which part of the value around it a value is.
+#[derive(Clone, Copy)]
+enum Part<'de> {
+    Whole,
+    Member(&'de str),
+    Element(usize),
+}
+
+impl ValueDeserializer<'_> {
+    /// The result with this value's part in the place of its error.
+    fn located<T>(part: Part, result: Result<T, ConfigFault>) -> Result<T, ConfigFault> {
+        result.map_err(|fault| {
+            let place = match part {
+                Part::Whole => fault.place,
+                Part::Member(name) => format!(".{name}{}", fault.place),
+                Part::Element(index) => format!("[{index}]{}", fault.place),
+            };
+            ConfigFault { place, ..fault }
+        })
+    }
+}
 
 impl<'de> IntoDeserializer<'de, ConfigFault> for ValueDeserializer<'de> {
     type Deserializer = Self;
@@ -112,24 +145,29 @@ impl<'de> Deserializer<'de> for ValueDeserializer<'de> {
     type Error = ConfigFault;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ConfigFault> {
-        match self.0 {
+        let Self { value, part } = self;
+        let read = || match value {
             Value::String(text) => visitor.visit_borrowed_str(text),
             Value::Integer(number) => visitor.visit_i64(*number),
             Value::Float(number) => visitor.visit_f64(*number),
             Value::Boolean(flag) => visitor.visit_bool(*flag),
-            Value::Datetime(_) => Err(ConfigFault::invalid_type(Unexpected::Other(self.0.type_str()), &visitor)),
+            Value::Datetime(_) => Err(ConfigFault::invalid_type(Unexpected::Other(value.type_str()), &visitor)),
             Value::Array(items) => {
-                let mut items = SeqDeserializer::new(items.iter().map(ValueDeserializer));
+                let element = |(at, value)| ValueDeserializer { value, part: Part::Element(at) };
+                let mut items = SeqDeserializer::new(items.iter().enumerate().map(element));
                 let value = visitor.visit_seq(&mut items)?;
                 items.end().map(|()| value)
             }
             Value::Table(table) => {
-                let mut members =
-                    MapDeserializer::new(table.iter().map(|(name, value)| (name.as_str(), ValueDeserializer(value))));
+                let member = |(name, value): (&'de String, &'de Value)| {
+                    (name.as_str(), ValueDeserializer { value, part: Part::Member(name) })
+                };
+                let mut members = MapDeserializer::new(table.iter().map(member));
                 let value = visitor.visit_map(&mut members)?;
                 members.end().map(|()| value)
             }
-        }
+        };
+        Self::located(part, read())
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ConfigFault> {
@@ -146,10 +184,11 @@ impl<'de> Deserializer<'de> for ValueDeserializer<'de> {
         _: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, ConfigFault> {
-        match self.0 {
+        let read = match self.value {
             Value::String(word) => visitor.visit_enum(StrDeserializer::new(word)),
             other => Err(ConfigFault::not_a_word(other)),
-        }
+        };
+        Self::located(self.part, read)
     }
 
     forward_to_deserialize_any! {

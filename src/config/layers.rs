@@ -10,6 +10,7 @@ use toml::{Table, Value};
 use super::entry::{Entry, flatten, of_environment, of_file, of_set};
 use super::fault::{ConfigFault, read};
 use super::known::{Known, nearest_name};
+use super::optional::UNSET;
 use super::place::ValueOrigin;
 use super::presets::{CHECKPOINT, PRESETS, Preset, TINY};
 use super::schema::RunConfig;
@@ -59,21 +60,55 @@ pub fn resolve(layers: &ConfigLayers) -> Result<Resolved> {
     for path in &layers.files {
         let (preset, set) = split_preset(of_file(path)?)?;
         asked_preset = preset.or(asked_preset);
-        entries.extend(set);
+        entries.extend(checked_layer(set)?);
     }
-    entries.extend(of_environment(&layers.env));
+    entries.extend(checked_layer(of_environment(&layers.env))?);
+    let mut typed = Vec::new();
     for argument in &layers.sets {
-        entries.extend(of_set(argument)?);
+        typed.extend(of_set(argument)?);
     }
     for (key, value, flag) in &layers.flags {
-        entries.push(Entry::new(key, value.clone(), ValueOrigin::Flag(flag.clone())));
+        typed.push(Entry::new(key, value.clone(), ValueOrigin::Flag(flag.clone())));
     }
+    entries.extend(checked_layer(typed)?);
 
     let preset = match &layers.preset {
         Some(name) => Some(find_preset(name, "--preset")?),
         None => asked_preset,
     };
     MergedConfig::new(preset, &entries)?.finish()
+}
+
+/// The entries of one layer.
+///
+/// # Errors
+/// The layer sets `prompt.mix` and what it replaces. A later layer may do that.
+pub(crate) fn checked_layer(entries: Vec<Entry>) -> Result<Vec<Entry>> {
+    let of = |key: &str| entries.iter().rev().find(|entry| entry.key() == key);
+    if let Some(mix) = of("prompt.mix").filter(|entry| replaced_by(entry).is_some()) {
+        for (key, neutral) in replaced_by(mix).into_iter().flatten() {
+            if let Some(other) = of(key).filter(|entry| entry.value != neutral) {
+                return Err(anyhow!(
+                    "{}: `prompt.mix` and `{key}` (at {}) are both set\n\
+                     hint: remove one of them; a wording is selected in the mixture, such as ppe = \"reasoning@2\"",
+                    mix.origin.site(),
+                    other.origin.site()
+                ));
+            }
+        }
+    }
+    Ok(entries)
+}
+
+/// The values that the prompts of `entry` replace in lower layers; `None` if it does not set prompts.
+fn replaced_by(entry: &Entry) -> Option<Vec<(&'static str, Value)>> {
+    match (entry.key().as_str(), &entry.value) {
+        ("prompt.ppe", Value::String(name)) if name != UNSET => Some(vec![("prompt.mix", Value::Array(Vec::new()))]),
+        ("prompt.mix", Value::Array(mix)) if !mix.is_empty() => {
+            Some(vec![("prompt.ppe", Value::from(UNSET)), ("prompt.wording", Value::Integer(0))])
+        }
+        _ => None,
+    }
 }
 
 /// The preset that a file selects, and the file's other entries.
@@ -149,6 +184,13 @@ impl MergedConfig {
         };
         self.table = table;
         self.origins.insert(key, entry.origin.clone());
+        for (key, value) in replaced_by(entry).into_iter().flatten() {
+            if self.value(key) != Some(&value) {
+                let other = Entry::new(key, value, entry.origin.clone());
+                self.table = self.with(&other.path, other.value).map_err(|fault| fault.at(&entry.origin, key))?;
+                self.origins.insert(key.to_owned(), entry.origin.clone());
+            }
+        }
         Ok(())
     }
 
@@ -208,7 +250,9 @@ impl MergedConfig {
     pub fn finish(self) -> Result<Resolved> {
         let config = RunConfig::deserialize(self.table).context("read the merged configuration")?;
         config.validate().map_err(|invalid| {
-            let site = self.origins.get(invalid.key).map(|it| it.site() + ": ").unwrap_or_default();
+            // `prompt.mix[1].weight` is a part of the value of `prompt.mix`.
+            let key = invalid.key.split('[').next().unwrap_or_default();
+            let site = self.origins.get(key).map(|it| it.site() + ": ").unwrap_or_default();
             anyhow!("{site}{invalid}")
         })?;
         Ok(Resolved { config, origins: self.origins })

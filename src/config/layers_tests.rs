@@ -132,7 +132,7 @@ fn values_of_set_are_toml_or_bare_words() {
     ]))
     .unwrap()
     .config;
-    assert_eq!(config.prompt.ppe, "null-example");
+    assert_eq!(config.prompt.ppe.as_deref(), Some("null-example"));
     assert_eq!(to_json(&config)["grpo"]["loss_type"], "dapo");
     assert_eq!(config.rollout.stop, ["\n\n"]);
     assert_eq!(config.data.revision, "1234567");

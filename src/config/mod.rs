@@ -24,7 +24,7 @@ pub(crate) use entry::{Entry, of_set};
 pub(crate) use fault::read as read_value;
 pub(crate) use known::nearest_name;
 pub use layers::{ConfigLayers, Resolved, resolve};
-pub(crate) use layers::{MergedConfig, find_preset};
+pub(crate) use layers::{MergedConfig, checked_layer, find_preset};
 pub(crate) use node::{ConfigKey, Content, Node};
 pub use place::ValueOrigin;
 pub use presets::{PRESETS, Preset};

@@ -3,6 +3,7 @@
 //! A value outside its range is a typing error, or would end in a crash, a full memory or weights that are not finite. The
 //! ranges are far wider than anything useful.
 
+use std::borrow::Cow;
 use std::fmt::Debug;
 use std::ops::RangeInclusive;
 
@@ -30,6 +31,10 @@ impl RunConfig {
             "lower rollout.num_generations or rollout.prompts_per_step",
         )?;
         self.numbers().into_iter().try_for_each(|(key, value, range)| within(key, value, range))?;
+        for (at, entry) in self.prompt.mix.iter().enumerate() {
+            within(format!("prompt.mix[{at}].weight"), entry.weight, 1e-6..=1e6)?;
+            plain_text(format!("prompt.mix[{at}].ppe"), &entry.ppe, LONGEST)?;
+        }
         self.reward.custom.iter().try_for_each(|component| {
             within("reward.custom", component.weight, 0.0..=1000.0)?;
             within("reward.custom", component.timeout, 0.001..=86_400.0)
@@ -37,16 +42,18 @@ impl RunConfig {
         self.texts()
     }
 
-    fn counts(&self) -> [(&'static str, usize, RangeInclusive<usize>); 19] {
+    fn counts(&self) -> [(&'static str, usize, RangeInclusive<usize>); 21] {
         let Self { data, lora, rollout, reward, grpo, train, eval, .. } = self;
         [
             ("data.max_questions", data.max_questions.unwrap_or(1), 1..=10_000_000),
             ("lora.r", lora.r, 1..=1024),
             ("rollout.prompts_per_step", rollout.prompts_per_step, 1..=65_536),
-            ("rollout.num_generations", rollout.num_generations, 2..=65_536),
+            ("rollout.num_generations", rollout.num_generations, 1..=65_536),
             ("rollout.max_prompt_length", rollout.max_prompt_length, 1..=TOKENS),
             ("rollout.max_completion_length", rollout.max_completion_length, 1..=TOKENS),
             ("rollout.max_rows", rollout.max_rows, 1..=65_536),
+            ("rollout.requests_per_endpoint", rollout.requests_per_endpoint, 1..=4096),
+            ("rollout.verify_every", rollout.verify_every, 1..=1_000_000),
             ("reward.length.max_length", reward.length.max_length.unwrap_or(1), 1..=TOKENS),
             ("reward.max_bench_failures", reward.max_bench_failures, 0..=1_000_000),
             ("reward.repetition.ngram_size", reward.repetition.ngram_size, 1..=10_000),
@@ -62,7 +69,7 @@ impl RunConfig {
         ]
     }
 
-    fn numbers(&self) -> [(&'static str, f64, RangeInclusive<f64>); 35] {
+    fn numbers(&self) -> [(&'static str, f64, RangeInclusive<f64>); 37] {
         let Self { lora, rollout, reward, grpo, train, .. } = self;
         let weight = 0.0..=1000.0;
         let value = -1000.0..=1000.0;
@@ -71,6 +78,8 @@ impl RunConfig {
             ("rollout.temperature", rollout.temperature, 0.01..=100.0),
             ("rollout.top_p", rollout.top_p, 1e-6..=1.0),
             ("rollout.min_p", rollout.min_p, 0.0..=1.0),
+            ("rollout.max_logprob_difference", rollout.max_logprob_difference, 1e-6..=100.0),
+            ("rollout.importance_sampling_cap", rollout.importance_sampling_cap, 1.0..=1e6),
             ("reward.accuracy.weight", reward.accuracy.weight.unwrap_or(0.0), weight.clone()),
             ("reward.format.weight", reward.format.weight.unwrap_or(0.0), weight.clone()),
             ("reward.format_strict.weight", reward.format_strict.weight.unwrap_or(0.0), weight.clone()),
@@ -118,7 +127,7 @@ impl RunConfig {
         let texts = [
             ("model.path", model.path.clone()),
             ("model.revision", model.revision.clone()),
-            ("prompt.ppe", prompt.ppe.clone()),
+            ("prompt.ppe", optional(&prompt.ppe)),
             ("prompt.template", prompt.template.clone()),
             ("data.path", data.path.clone()),
             ("data.revision", data.revision.clone()),
@@ -134,19 +143,7 @@ impl RunConfig {
             ("run.device", run.device.clone()),
         ];
         for (key, text) in texts {
-            let longest = if key == "run.name" { LONGEST_NAME } else { LONGEST };
-            ensure(
-                text.len() <= longest,
-                key,
-                format!("a text of {} bytes is too long, expected at most {longest}", text.len()),
-                "shorten it",
-            )?;
-            ensure(
-                !text.contains(char::is_control),
-                key,
-                format!("`{}` contains control characters", text.escape_debug()),
-                "remove them",
-            )?;
+            plain_text(key, &text, if key == "run.name" { LONGEST_NAME } else { LONGEST })?;
         }
         let device = &run.device;
         let is_device = ["auto", "cpu", "cuda"].contains(&device.as_str())
@@ -160,7 +157,23 @@ impl RunConfig {
     }
 }
 
-fn within<T: PartialOrd + Debug>(key: &'static str, value: T, range: RangeInclusive<T>) -> Check {
+fn plain_text(key: impl Into<Cow<'static, str>>, text: &str, longest: usize) -> Check {
+    let key = key.into();
+    ensure(
+        text.len() <= longest,
+        key.clone(),
+        format!("a text of {} bytes is too long, expected at most {longest}", text.len()),
+        "shorten it",
+    )?;
+    ensure(
+        !text.contains(char::is_control),
+        key,
+        format!("`{}` contains control characters", text.escape_debug()),
+        "remove them",
+    )
+}
+
+fn within<T: PartialOrd + Debug>(key: impl Into<Cow<'static, str>>, value: T, range: RangeInclusive<T>) -> Check {
     let (lowest, highest) = (range.start(), range.end());
     let problem = format!("{value:?} is out of range, expected {lowest:?} to {highest:?}");
     ensure(range.contains(&value), key, problem, "use a value in this range")

@@ -30,13 +30,16 @@ pub struct KeyReference {
 }
 
 /// Options of TRL's `GRPOConfig` and `ScriptArguments` and of PEFT's `LoraConfig` whose names differ from ours.
-const RENAMED: [(&str, &str); 11] = [
+const RENAMED: [(&str, &str); 14] = [
     ("model.path", "model_name_or_path"),
     ("model.revision", "model_revision"),
     ("data.path", "dataset_name"),
     ("data.split", "dataset_train_split"),
     ("data.shuffle", "shuffle_dataset"),
     ("rollout.prompts_per_step", "generation_batch_size / num_generations"),
+    ("rollout.endpoints", "vllm_server_base_url"),
+    ("rollout.importance_sampling_mode", "vllm_importance_sampling_mode"),
+    ("rollout.importance_sampling_cap", "vllm_importance_sampling_cap"),
     ("reward.custom", "reward_funcs"),
     ("train.steps", "max_steps"),
     ("train.epochs", "num_train_epochs"),

@@ -24,6 +24,7 @@ pub struct RunConfig {
     pub rollout: RolloutSection,
     pub reward: RewardSection,
     pub grpo: GrpoSection,
+    pub distill: DistillSection,
     pub train: TrainSection,
     pub eval: EvalSection,
     pub run: RunSection,
@@ -41,20 +42,53 @@ pub struct ModelSection {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PromptSection {
-    /// Name of a shipped prior prompt, or path of a user's file. `reasoning@2` is its wording 2.
-    pub ppe: String,
-    /// Number of the wording of the prior prompt; 0 is the first.
+    /// Name of a shipped prior prompt, or path of a user's file. `reasoning@2` is its wording 2. Unset: the prompts of `mix`.
+    #[serde(default, with = "super::optional")]
+    #[schemars(with = "OrUnset<String>")]
+    pub ppe: Option<String>,
+    /// Number of the wording of `ppe`; 0 is the first.
     pub wording: usize,
+    /// Several prior prompts instead of `ppe`, such as `[{ ppe = "reasoning", weight = 1 }, { ppe = "planning@1" }]`. Every group
+    /// draws one, with a probability proportional to `weight`, which is 1 if it is left out.
+    pub mix: Vec<MixEntry>,
     /// `model` (the model's chat template), `plain`, or the path of a Jinja file.
     pub template: String,
     /// Start the completion with the opening tag of the prior prompt.
     pub prefill: bool,
 }
 
+/// One of the prior prompts of a mixture.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MixEntry {
+    /// As in `prompt.ppe`.
+    pub ppe: String,
+    #[serde(default = "one")]
+    pub weight: f64,
+}
+
+impl MixEntry {
+    /// The argument of `--set` that selects the mixture `mix`.
+    pub fn setting(mix: &[MixEntry]) -> String {
+        let value = toml::Value::try_from(mix).expect("TOML can represent a mixture");
+        format!("prompt.mix={value}")
+    }
+}
+
+fn one() -> f64 {
+    1.0
+}
+
 impl PromptSection {
-    /// The name of the prior prompt with its wording, as [`crate::prompt::find`] takes it.
-    pub fn reference(&self) -> String {
-        if self.wording == 0 { self.ppe.clone() } else { format!("{}@{}", self.ppe, self.wording) }
+    /// The prior prompts, each as [`crate::prompt::find`] takes it: those of `mix`, or else the one of `ppe` with its wording.
+    pub fn entries(&self) -> Vec<MixEntry> {
+        match &self.ppe {
+            Some(ppe) if self.mix.is_empty() => {
+                let ppe = if self.wording == 0 { ppe.clone() } else { format!("{ppe}@{}", self.wording) };
+                vec![MixEntry { ppe, weight: one() }]
+            }
+            _ => self.mix.clone(),
+        }
     }
 }
 
@@ -111,6 +145,9 @@ pub struct DataSection {
 /// The largest level of the arithmetic generator.
 pub const MAX_ARITHMETIC_LEVEL: u8 = 14;
 
+/// The name of the empty prior prompt.
+pub const NO_PROMPT: &str = "none";
+
 /// The linear layers of a decoder block, in the order in which they are applied.
 pub const LINEAR_MODULES: [&str; 7] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
 
@@ -139,7 +176,7 @@ pub struct LoraSection {
 pub struct RolloutSection {
     /// Questions per rollout batch.
     pub prompts_per_step: usize,
-    /// Completions per question: the size of a group.
+    /// Completions per question: the size of a group. At least 2, unless a prompt is distilled.
     pub num_generations: usize,
     /// Maximum prompt length in tokens; longer questions are left out and counted.
     pub max_prompt_length: usize,
@@ -158,6 +195,44 @@ pub struct RolloutSection {
     pub stop: Vec<String>,
     /// Number of completions decoded at the same time.
     pub max_rows: usize,
+    /// Addresses of servers that generate the completions, such as `http://127.0.0.1:8000`; empty: this process generates them.
+    pub endpoints: Vec<String>,
+    /// How the servers take the adapter of each step: `vllm` and `sglang` load it over HTTP; `command` is for all others.
+    pub server: ServerKind,
+    /// With `server = "command"`: a program and its arguments. It is called with the folder of the adapter as its last
+    /// argument, and ends when the servers use that adapter.
+    pub reload_command: Vec<String>,
+    /// Number of requests that a server gets at the same time.
+    pub requests_per_endpoint: usize,
+    /// Steps between two tests of which adapter the servers use; the first step is tested too.
+    pub verify_every: usize,
+    /// Maximum mean difference between the log-probabilities of the servers and of the trainer, in nats per token.
+    pub max_logprob_difference: f64,
+    /// How the loss corrects that difference: importance weights of tokens or of completions, truncated at
+    /// `importance_sampling_cap`, or left out (`mask`) above it.
+    pub importance_sampling_mode: ImportanceSampling,
+    /// Maximum importance weight.
+    pub importance_sampling_cap: f64,
+}
+
+/// How a server takes an adapter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ServerKind {
+    Vllm,
+    Sglang,
+    Command,
+}
+
+/// The correction of the difference between the log-probabilities of servers and trainer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ImportanceSampling {
+    None,
+    TokenTruncate,
+    TokenMask,
+    SequenceTruncate,
+    SequenceMask,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -223,6 +298,32 @@ pub struct GrpoSection {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+pub enum DistillKl {
+    /// Over the whole vocabulary.
+    Full,
+    /// Estimated from the sampled token.
+    Sampled,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DistillSection {
+    /// The reverse KL divergence from the teacher, with `train.method = "distill"`: over the `full` vocabulary, or of the `sampled` token.
+    pub kl: DistillKl,
+}
+
+/// How a model learns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Method {
+    /// From rewards, under the prior prompt.
+    Grpo,
+    /// From the model without its adapter under the prior prompt. The trained model samples without one.
+    Distill,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum LrScheduler {
     Constant,
     Linear,
@@ -232,6 +333,8 @@ pub enum LrScheduler {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TrainSection {
+    /// `grpo` learns from rewards under the prior prompt; `distill` learns without it to answer as the base model does with it.
+    pub method: Method,
     /// Number of steps, each with one rollout batch; unset: determined by `epochs`.
     #[serde(default, with = "super::optional")]
     #[schemars(with = "OrUnset<usize>")]
@@ -274,10 +377,17 @@ pub struct TrainSection {
     pub threads: Option<usize>,
 }
 
+/// The value of `eval.path` for questions that are held out of the training data.
+pub const HELD_OUT: &str = "held-out";
+
+/// The value of `eval.path` for held-out questions on which a setting is chosen: not those of [`HELD_OUT`], nor of a benchmark.
+pub const TUNING: &str = "tuning";
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EvalSection {
-    /// `held-out` takes questions from the training data before training; else a data set as in `data.path`.
+    /// `held-out` takes questions from the training data before training; `tuning` takes others, for the trials of a sweep; else a
+    /// data set as in `data.path`.
     pub path: String,
     /// Number of held-out questions; 0 switches evaluation off.
     pub questions: usize,
@@ -305,6 +415,20 @@ impl RunConfig {
     pub fn total_steps(&self, questions: usize) -> usize {
         self.train.steps.unwrap_or(self.train.epochs * (questions / self.rollout.prompts_per_step))
     }
+
+    /// The divergence from the teacher that the run minimizes; `None` if it learns from rewards.
+    pub fn distilled(&self) -> Option<DistillKl> {
+        (self.train.method == Method::Distill).then_some(self.distill.kl)
+    }
+
+    /// The prior prompts under which the model is trained, and evaluated if nothing else is requested: none if the prompt is
+    /// distilled.
+    pub fn training_prompts(&self) -> Vec<MixEntry> {
+        match self.train.method {
+            Method::Grpo => self.prompt.entries(),
+            Method::Distill => vec![MixEntry { ppe: NO_PROMPT.to_owned(), weight: one() }],
+        }
+    }
 }
 
 impl LoraSection {
@@ -327,6 +451,11 @@ impl LoraSection {
 }
 
 impl RolloutSection {
+    /// Completions that this process decodes at the same time: with servers, only those of a check.
+    pub fn local_rows(&self) -> usize {
+        if self.endpoints.is_empty() { self.max_rows } else { 1 }
+    }
+
     /// Number of completions per step.
     pub fn completions_per_step(&self) -> usize {
         self.prompts_per_step * self.num_generations

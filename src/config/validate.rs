@@ -1,5 +1,7 @@
 //! Checks of values that parse but are invalid.
 
+use std::borrow::Cow;
+
 use super::optional::UNSET;
 use super::reward::*;
 use super::schema::*;
@@ -8,15 +10,20 @@ use super::schema::*;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{key}`: {problem}\nhint: {remedy}")]
 pub struct Invalid {
-    pub key: &'static str,
+    pub key: Cow<'static, str>,
     pub problem: String,
     pub remedy: String,
 }
 
 pub(super) type Check = Result<(), Invalid>;
 
-pub(super) fn ensure(holds: bool, key: &'static str, problem: impl Into<String>, remedy: impl Into<String>) -> Check {
-    if holds { Ok(()) } else { Err(Invalid { key, problem: problem.into(), remedy: remedy.into() }) }
+pub(super) fn ensure(
+    holds: bool,
+    key: impl Into<Cow<'static, str>>,
+    problem: impl Into<String>,
+    remedy: impl Into<String>,
+) -> Check {
+    if holds { Ok(()) } else { Err(Invalid { key: key.into(), problem: problem.into(), remedy: remedy.into() }) }
 }
 
 impl RunConfig {
@@ -26,24 +33,19 @@ impl RunConfig {
         self.data.validate()?;
         self.lora.validate()?;
         self.rollout.validate()?;
-        self.reward.validate(&self.prompt.ppe, self.prompt.ppe != "none", self.rollout.max_completion_length)?;
+        for entry in self.prompt.entries() {
+            self.reward.validate(&entry.ppe, entry.ppe != NO_PROMPT, self.rollout.max_completion_length)?;
+        }
         self.grpo.validate()?;
         self.train.validate()?;
         self.ranges()?;
+        self.distillation()?;
         self.batches()
     }
 
     fn names(&self) -> Check {
-        let shipped = "use reasoning, planning, code, recall, null-example or none, or the path of a file";
         not_empty("model.path", &self.model.path, "use tiny, a Hub id (org/name), a folder or a .gguf file")?;
-        not_empty("prompt.ppe", &self.prompt.ppe, shipped)?;
-        let is_numbered = self.prompt.ppe.rsplit_once('@').is_some_and(|(_, number)| number.parse::<usize>().is_ok());
-        ensure(
-            self.prompt.wording == 0 || !is_numbered,
-            "prompt.wording",
-            format!("`prompt.ppe` = `{}` selects a wording too", self.prompt.ppe),
-            "set only one of the two",
-        )?;
+        self.prompt.validate()?;
         not_empty("prompt.template", &self.prompt.template, "use model, plain, or the path of a Jinja file")?;
         not_empty("data.path", &self.data.path, "use arithmetic, a file or a Hub data set")?;
         not_empty(
@@ -59,6 +61,36 @@ impl RunConfig {
             "run.name",
             format!("`{name}` is not a valid folder name"),
             "use a name without slashes; run.dir sets the parent folder",
+        )
+    }
+
+    /// Checks that no setting contradicts the method. The prompt is checked where a run starts, because a configuration may also
+    /// be used to evaluate under another one.
+    fn distillation(&self) -> Check {
+        let Some(kl) = self.distilled() else {
+            return ensure(
+                self.rollout.num_generations >= 2,
+                "rollout.num_generations",
+                format!("a group of size {} has nothing to compare", self.rollout.num_generations),
+                "use 2 or more; the study uses 8",
+            );
+        };
+        let of_rewards = [
+            ("grpo.beta", self.grpo.beta != 0.0, self.grpo.beta.to_string()),
+            ("grpo.entropy_coef", self.grpo.entropy_coef != 0.0, self.grpo.entropy_coef.to_string()),
+            ("grpo.max_refills", self.grpo.max_refills != 0, self.grpo.max_refills.to_string()),
+        ];
+        for (key, is_set, value) in of_rewards {
+            let problem =
+                format!("{value} has no meaning with train.method = \"distill\", which does not learn from rewards");
+            ensure(!is_set, key, problem, "set it to 0, or use train.method = \"grpo\"")?;
+        }
+        let is_sequence_ratio = kl == DistillKl::Sampled && self.grpo.loss_type == LossType::Gspo;
+        ensure(
+            !is_sequence_ratio,
+            "grpo.loss_type",
+            "gspo has one ratio per completion, but distill.kl = \"sampled\" has an advantage per token",
+            "use another loss, or distill.kl = \"full\"",
         )
     }
 
@@ -86,6 +118,61 @@ impl RunConfig {
             ),
             format!("raise it to at least {longest}, or lower rollout.max_completion_length"),
         )
+    }
+}
+
+impl PromptSection {
+    fn validate(&self) -> Check {
+        let shipped = "use reasoning, planning, code, recall, null-example or none, or the path of a file";
+        let Some(ppe) = &self.ppe else { return self.validate_mix(shipped) };
+        ensure(
+            self.mix.is_empty(),
+            "prompt.mix",
+            format!("`prompt.ppe` = `{ppe}` is set too"),
+            "set only one of the two",
+        )?;
+        not_empty("prompt.ppe", ppe, shipped)?;
+        let is_numbered = ppe.rsplit_once('@').is_some_and(|(_, number)| number.parse::<usize>().is_ok());
+        ensure(
+            self.wording == 0 || !is_numbered,
+            "prompt.wording",
+            format!("`prompt.ppe` = `{ppe}` selects a wording too"),
+            "set only one of the two",
+        )
+    }
+
+    fn validate_mix(&self, shipped: &str) -> Check {
+        ensure(
+            !self.mix.is_empty(),
+            "prompt.ppe",
+            "it is unset, and `prompt.mix` has no prompts",
+            "set one of the two",
+        )?;
+        ensure(
+            self.mix.len() > 1,
+            "prompt.mix",
+            "expected at least 2 prompts, found 1",
+            "use prompt.ppe for a single prompt",
+        )?;
+        ensure(
+            self.wording == 0,
+            "prompt.wording",
+            "it does not apply to `prompt.mix`",
+            "select a wording in the mixture, such as ppe = \"reasoning@2\"",
+        )?;
+        for (at, MixEntry { ppe, weight }) in self.mix.iter().enumerate() {
+            let key = |name: &str| format!("prompt.mix[{at}].{name}");
+            not_empty(key("ppe"), ppe, shipped)?;
+            let first = self.mix.iter().position(|it| it.ppe == *ppe).unwrap_or(at);
+            let remedy = "name each prompt once; its weight determines how often it is drawn";
+            ensure(first == at, key("ppe"), format!("`{ppe}` is already prompt.mix[{first}]"), remedy)?;
+            positive(
+                key("weight"),
+                *weight,
+                "use a number above 0; the probabilities are proportional to the weights",
+            )?;
+        }
+        Ok(())
     }
 }
 
@@ -143,12 +230,7 @@ impl RolloutSection {
             self.prompts_per_step,
             "use 1 or more; 16 is enough for the embedded model",
         )?;
-        ensure(
-            self.num_generations >= 2,
-            "rollout.num_generations",
-            format!("a group of size {} has nothing to compare", self.num_generations),
-            "use 2 or more; the study uses 8",
-        )?;
+        at_least_one("rollout.num_generations", self.num_generations, "use 2 or more; the study uses 8")?;
         at_least_one(
             "rollout.max_prompt_length",
             self.max_prompt_length,
@@ -173,7 +255,48 @@ impl RolloutSection {
         ensure((0.0..1.0).contains(&self.min_p), "rollout.min_p", format!("{} is out of range", self.min_p), min_p)?;
         let stops = self.stop.iter().all(|it| !it.is_empty());
         ensure(stops, "rollout.stop", "an empty string would end every completion immediately", "remove it")?;
-        at_least_one("rollout.max_rows", self.max_rows, "use 1 or more, as many as fit in memory; 64 is a good start")
+        at_least_one("rollout.max_rows", self.max_rows, "use 1 or more, as many as fit in memory; 64 is a good start")?;
+        self.validate_servers()
+    }
+
+    fn validate_servers(&self) -> Check {
+        if self.endpoints.is_empty() {
+            return Ok(());
+        }
+        for (index, url) in self.endpoints.iter().enumerate() {
+            let is_url = url.starts_with("http://") || url.starts_with("https://");
+            let problem = format!("`{url}` is not the address of a server");
+            ensure(is_url, "rollout.endpoints", problem, "write it as http://127.0.0.1:8000")?;
+            let is_new = !self.endpoints[..index].contains(url);
+            ensure(is_new, "rollout.endpoints", format!("duplicate address `{url}`"), "name each server once")?;
+        }
+        let truncated = [
+            ("rollout.top_p", self.top_p != 1.0, "1"),
+            ("rollout.top_k", self.top_k != 0, "0"),
+            ("rollout.min_p", self.min_p != 0.0, "0"),
+        ];
+        for (key, is_set, off) in truncated {
+            ensure(
+                !is_set,
+                key,
+                "it cannot be used with rollout.endpoints, because servers report log-probabilities after it",
+                format!("set it to {off}, or remove rollout.endpoints"),
+            )?;
+        }
+        let needed = self.server == ServerKind::Command;
+        let hint = "name a program that makes the servers use the adapter in the folder that it is given";
+        ensure(
+            !needed || self.reload_command.iter().next().is_some_and(|program| !program.is_empty()),
+            "rollout.reload_command",
+            "it is empty, and rollout.server is `command`",
+            hint,
+        )?;
+        ensure(
+            needed || self.reload_command.is_empty(),
+            "rollout.reload_command",
+            "it is only used if rollout.server is `command`",
+            "remove it, or set rollout.server to command",
+        )
     }
 }
 
@@ -396,7 +519,7 @@ impl TrainSection {
     }
 }
 
-fn not_empty(key: &'static str, value: &str, remedy: &str) -> Check {
+fn not_empty(key: impl Into<Cow<'static, str>>, value: &str, remedy: &str) -> Check {
     ensure(!value.trim().is_empty(), key, "expected a value, found an empty string", remedy)
 }
 
@@ -404,7 +527,7 @@ fn at_least_one(key: &'static str, value: usize, remedy: &str) -> Check {
     ensure(value >= 1, key, format!("expected 1 or more, found {value}"), remedy)
 }
 
-fn positive(key: &'static str, value: f64, remedy: &str) -> Check {
+fn positive(key: impl Into<Cow<'static, str>>, value: f64, remedy: &str) -> Check {
     ensure(value.is_finite() && value > 0.0, key, format!("expected a number above 0, found {value}"), remedy)
 }
 

@@ -25,7 +25,23 @@ const SMALL: i64 = 10;
 pub enum Split {
     /// About seven eighths of the problems.
     Train,
+    /// The others. The questions of the benchmarks are from here.
     HeldOut,
+    /// An eighth of the problems, all of them from `Train`: for the choice of settings, which no benchmark may influence.
+    Tuning,
+    /// `Train` without `Tuning`.
+    TrainWithoutTuning,
+}
+
+impl Split {
+    fn contains(self, problem: &Problem) -> bool {
+        match (self, problem.eighth()) {
+            (Self::HeldOut, eighth) => eighth == 0,
+            (Self::Train, eighth) => eighth != 0,
+            (Self::Tuning, eighth) => eighth == 1,
+            (Self::TrainWithoutTuning, eighth) => eighth > 1,
+        }
+    }
 }
 
 /// The operation of a step.
@@ -57,13 +73,15 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// The split that the numbers belong to.
+    /// Whether the numbers are for training or held out.
     pub fn split(&self) -> Split {
+        if Split::HeldOut.contains(self) { Split::HeldOut } else { Split::Train }
+    }
+
+    /// The eighth of all problems that the numbers belong to, 0 to 7.
+    fn eighth(&self) -> u64 {
         // The debug text is a simple, unambiguous representation of the numbers.
-        match name_hash(&format!("{} {:?}", self.start, self.steps)) >> 61 {
-            0 => Split::HeldOut,
-            _ => Split::Train,
-        }
+        name_hash(&format!("{} {:?}", self.start, self.steps)) >> 61
     }
 
     /// The number before, the operation and the number after, for every step.
@@ -121,7 +139,7 @@ pub fn problems(split: Split, seed: u64, levels: &[u8], n: usize) -> Result<Vec<
         // Duplicates are replaced at the same level, so that levels with fewer problems keep their share.
         let fresh = (0..100_000)
             .map(|_| Problem::draw(&mut draws, level))
-            .find(|problem| problem.split() == split && told.insert(problem.text.clone()));
+            .find(|problem| split.contains(problem) && told.insert(problem.text.clone()));
         problems.push(fresh.with_context(|| {
             format!(
                 "`arithmetic` has fewer than {n} different problems of the levels {levels:?}\nhint: use fewer questions"
@@ -137,8 +155,9 @@ pub fn problems(split: Split, seed: u64, levels: &[u8], n: usize) -> Result<Vec<
 /// As for [`problems`].
 pub fn questions(split: Split, seed: u64, levels: &[u8], n: usize) -> Result<Vec<Question>> {
     let label = match split {
-        Split::Train => "train",
+        Split::Train | Split::TrainWithoutTuning => "train",
         Split::HeldOut => "held-out",
+        Split::Tuning => "tuning",
     };
     let problems = problems(split, seed, levels, n)?.into_iter().enumerate();
     let question = |(i, problem): (usize, Problem)| Question {
@@ -239,6 +258,9 @@ mod tests {
             let train = numbers(&problems(Split::Train, seed, &[level], 300).unwrap());
             let held_out = numbers(&problems(Split::HeldOut, other, &[level], 300).unwrap());
             prop_assert!(train.is_disjoint(&held_out));
+            let tuning = numbers(&problems(Split::Tuning, other, &[level], 300).unwrap());
+            let rest = numbers(&problems(Split::TrainWithoutTuning, seed, &[level], 300).unwrap());
+            prop_assert!(tuning.is_disjoint(&held_out) && tuning.is_disjoint(&rest) && rest.is_disjoint(&held_out));
         }
 
         #[test]

@@ -19,6 +19,7 @@ use crate::config::DataSection;
 use crate::model::hub::is_hub_id;
 use schema::QuestionColumns;
 
+pub use order::HoldOut;
 pub use question::Question;
 
 /// A loaded data set.
@@ -55,7 +56,7 @@ const HELD_OUT_SEED: u64 = 0;
 /// No such file or data set; damaged files; missing columns; values that are neither text nor numbers; no questions, or
 /// too few to hold some out. Messages name the file, the row and what was found.
 pub fn load(section: &DataSection, seed: u64, held_out: usize, fetch: Fetch) -> anyhow::Result<LoadedData> {
-    load_screened(section, seed, held_out, fetch, &mut Ok)
+    load_screened(section, seed, HoldOut::Evaluation(held_out), fetch, &mut Ok)
 }
 
 /// Like [`load`], for the questions that pass `screen`.
@@ -65,7 +66,7 @@ pub fn load(section: &DataSection, seed: u64, held_out: usize, fetch: Fetch) -> 
 pub fn load_screened(
     section: &DataSection,
     seed: u64,
-    held_out: usize,
+    held_out: HoldOut,
     fetch: Fetch,
     screen: QuestionFilter,
 ) -> anyhow::Result<LoadedData> {
@@ -129,30 +130,36 @@ pub fn load_screened(
     let found = questions.len();
     let (questions, held_out_questions) = order::split(questions, section.take, section.max_questions, held_out, seed);
     ensure!(
-        !questions.is_empty() && held_out_questions.len() == held_out,
-        "`{}` has only {found} questions, and {held_out} are held out\nhint: lower eval.questions",
-        section.path
+        !questions.is_empty() && held_out_questions.len() == held_out.count(),
+        "`{}` has only {found} questions, and {} are held out\nhint: lower eval.questions",
+        section.path,
+        held_out.count()
     );
     let sha256 = hex::encode(hash.finalize());
     Ok(LoadedData { questions, held_out: held_out_questions, warnings, sha256, paths })
 }
 
-fn generate(section: &DataSection, seed: u64, held_out: usize, screen: QuestionFilter) -> anyhow::Result<LoadedData> {
+fn generate(section: &DataSection, seed: u64, held_out: HoldOut, screen: QuestionFilter) -> anyhow::Result<LoadedData> {
     use arithmetic::Split;
     let n = section.max_questions.unwrap_or(GENERATED);
-    for (key, n) in [("data.max_questions", n), ("eval.questions", held_out)] {
+    for (key, n) in [("data.max_questions", n), ("eval.questions", held_out.count())] {
         ensure!(
             n <= MOST,
             "`{key}`: {n} questions are too many for `arithmetic`, expected at most {MOST}\nhint: lower it"
         );
     }
+    // The questions of benchmarks are from the split `HeldOut`, so the choice of a setting needs a split of its own.
+    let (train, other) = match held_out {
+        HoldOut::Evaluation(_) => (Split::Train, Split::HeldOut),
+        HoldOut::Tuning(_) => (Split::TrainWithoutTuning, Split::Tuning),
+    };
     let questions = match section.split.as_str() {
-        "train" => arithmetic::questions(Split::Train, seed, &section.levels, n)?,
+        "train" => arithmetic::questions(train, seed, &section.levels, n)?,
         "held-out" | "test" => arithmetic::questions(Split::HeldOut, HELD_OUT_SEED, &section.levels, n)?,
         other => bail!("`arithmetic` has no split `{other}`\nhint: data.split is `train` or `held-out`"),
     };
     let questions = screen(questions)?;
-    let held_out = arithmetic::questions(Split::HeldOut, HELD_OUT_SEED, &section.levels, held_out)?;
+    let held_out = arithmetic::questions(other, HELD_OUT_SEED, &section.levels, held_out.count())?;
     let mut hash = Sha256::new();
     for question in questions.iter().chain(&held_out) {
         hash.update(serde_json::to_vec(question)?);

@@ -12,18 +12,36 @@ pub fn epoch(seed: u64, epoch: u64, len: usize) -> Vec<usize> {
     Stream::new(seed, Purpose::Shuffle, &[epoch]).permutation(len)
 }
 
-/// Selects at most `max` questions for training, and holds out `held_out` others for evaluation.
+/// Questions to hold out of training.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HoldOut {
+    /// This number of questions for the evaluation of a run.
+    Evaluation(usize),
+    /// This number of questions for the choice of a setting. They are not those of an evaluation, if there are enough questions.
+    Tuning(usize),
+}
+
+impl HoldOut {
+    /// The number of questions.
+    pub fn count(self) -> usize {
+        let (Self::Evaluation(count) | Self::Tuning(count)) = self;
+        count
+    }
+}
+
+/// Selects at most `max` questions for training, and holds out `held_out` others.
 ///
 /// Held-out questions come from those that are not used for training, so that a training set that is defined as the first
 /// 10,000 rows, for example, does not change. If too few are left, they come from all questions, and training uses the rest. The
-/// selection depends only on the texts, so that runs with different seeds are evaluated on the same questions.
+/// selection depends only on the texts, so that runs with different seeds are evaluated on the same questions. Evaluation and
+/// tuning take their questions from opposite ends of the same order.
 ///
 /// Returns (training, held out), both in their original order. Fewer than `held_out` are returned only if there are no more.
 pub fn split(
     questions: Vec<Question>,
     take: Take,
     max: Option<usize>,
-    held_out: usize,
+    held_out: HoldOut,
     seed: u64,
 ) -> (Vec<Question>, Vec<Question>) {
     let len = questions.len();
@@ -35,9 +53,12 @@ pub fn split(
     };
     let (taken, rest) = candidates.split_at(max);
 
-    let mut pool = if rest.len() >= held_out { rest.to_vec() } else { candidates.clone() };
+    let mut pool = if rest.len() >= held_out.count() { rest.to_vec() } else { candidates.clone() };
     pool.sort_by_cached_key(|&i| Sha256::digest(&questions[i].text));
-    pool.truncate(held_out);
+    if matches!(held_out, HoldOut::Tuning(_)) {
+        pool.reverse();
+    }
+    pool.truncate(held_out.count());
 
     let mut role = vec![QuestionUse::Unused; len];
     taken.iter().for_each(|&i| role[i] = QuestionUse::Taken);
@@ -91,17 +112,30 @@ mod tests {
 
     #[test]
     fn the_first_questions_are_kept_if_others_can_be_held_out() {
-        let (taken, held_out) = split(questions(100), Take::Head, Some(60), 30, 7);
+        let (taken, held_out) = split(questions(100), Take::Head, Some(60), HoldOut::Evaluation(30), 7);
         assert_eq!(ids(&taken), (0..60).collect::<Vec<_>>());
         assert_eq!(held_out.len(), 30);
         assert!(ids(&held_out).iter().all(|&i| i >= 60));
     }
 
     #[test]
+    fn settings_are_chosen_on_other_questions_than_runs_are_evaluated_on() {
+        for max in [None, Some(60)] {
+            let evaluated = split(questions(100), Take::Head, max, HoldOut::Evaluation(20), 7);
+            let (taken, tuning) = split(questions(100), Take::Head, max, HoldOut::Tuning(20), 7);
+            let disjoint = |a: &[Question], b: &[Question]| ids(a).iter().all(|id| !ids(b).contains(id));
+            assert!(disjoint(&evaluated.1, &tuning) && disjoint(&taken, &tuning), "{max:?}");
+            assert_eq!(tuning.len(), 20);
+            // With questions to spare, trials train on the same questions as other runs.
+            assert_eq!(ids(&taken) == ids(&evaluated.0), max.is_some());
+        }
+    }
+
+    #[test]
     fn training_and_held_out_questions_are_disjoint() {
         for take in [Take::Head, Take::Shuffle] {
             for (max, n) in [(None, 20), (Some(90), 20), (Some(50), 20), (Some(100), 0), (None, 200)] {
-                let (taken, held_out) = split(questions(100), take, max, n, 7);
+                let (taken, held_out) = split(questions(100), take, max, HoldOut::Evaluation(n), 7);
                 let all: HashSet<usize> = ids(&taken).into_iter().chain(ids(&held_out)).collect();
                 assert_eq!(all.len(), taken.len() + held_out.len());
                 assert_eq!(held_out.len(), n.min(100));
@@ -112,9 +146,10 @@ mod tests {
 
     #[test]
     fn the_seed_selects_only_the_training_questions() {
-        let run = |seed| split(questions(200), Take::Shuffle, None, 20, seed);
+        let run = |seed| split(questions(200), Take::Shuffle, None, HoldOut::Evaluation(20), seed);
         assert_eq!(ids(&run(1).1), ids(&run(2).1));
-        let drawn = |seed| ids(&split(questions(200), Take::Shuffle, Some(50), 0, seed).0);
+        let none = HoldOut::Evaluation(0);
+        let drawn = |seed| ids(&split(questions(200), Take::Shuffle, Some(50), none, seed).0);
         assert_eq!(drawn(1), drawn(1));
         assert_ne!(drawn(1), drawn(2));
         assert!(drawn(1).is_sorted());

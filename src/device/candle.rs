@@ -82,7 +82,7 @@ fn run_ours(
     };
     let adapter = adapter.map(load).transpose()?;
     let positions = prompt.len() + CONTINUATION;
-    let extent = Extent { positions, max_rows: 1, working_bytes: Some(WORKING_BYTES), keep: None };
+    let extent = Extent { positions, max_rows: 1, working_bytes: Some(WORKING_BYTES), keep: None, taught: false };
     let loaded = LoadedModel::load(device, source, adapter.as_ref(), &extent)?;
     let request = RolloutRequest {
         prompts: &[Prompt { ids: prompt.to_vec(), key: 0 }],

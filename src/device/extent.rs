@@ -1,6 +1,6 @@
 //! The maximum size of a model's work.
 
-use crate::config::RunConfig;
+use crate::config::{DistillKl, RunConfig};
 use crate::grpo::learner::Keep;
 
 /// The memory limits of a model.
@@ -14,6 +14,8 @@ pub struct Extent {
     pub working_bytes: Option<u64>,
     /// What training passes keep; `None` if nothing is trained.
     pub keep: Option<Keep>,
+    /// A prompt is distilled over the whole vocabulary.
+    pub taught: bool,
 }
 
 impl Extent {
@@ -22,9 +24,10 @@ impl Extent {
         let rollout = &config.rollout;
         Self {
             positions: rollout.max_sequence_length(),
-            max_rows: rollout.max_rows,
+            max_rows: rollout.local_rows(),
             working_bytes: None,
             keep: Some(if config.train.gradient_checkpointing { Keep::Inputs } else { Keep::Everything }),
+            taught: config.distilled() == Some(DistillKl::Full),
         }
     }
 }

@@ -8,8 +8,9 @@ use super::profile::Style;
 use crate::data::Question;
 use crate::disk::hash::sha256_ids;
 use crate::prompt::template::{Rendered, encode_prompt};
-use crate::prompt::{PriorPrompt, find_shipped};
+use crate::prompt::{Mixture, PriorPrompt, find_shipped};
 use crate::rng::name_hash;
+use crate::rollout::EVALUATION_STEP;
 use crate::rollout::policy::{Policy, opening};
 
 /// A question with its prompt.
@@ -27,6 +28,8 @@ pub struct EvalQuestion {
     pub needs_judge: bool,
     /// Whether the prompt leaves enough of the model's context for a completion. Questions whose prompt does not count as wrong.
     pub fits: bool,
+    /// See [`QuestionRecord::ppe`].
+    pub ppe: Option<String>,
     pub prompt: Rendered,
     /// The key of the question's random numbers.
     pub key: u64,
@@ -45,6 +48,9 @@ pub struct QuestionRecord {
     /// The answer is a description, which rules cannot grade.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub needs_judge: bool,
+    /// The prior prompt that the question drew; absent if the evaluation has only one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ppe: Option<String>,
     /// The rendered prompt.
     pub prompt_text: String,
     /// [`sha256_ids`] of the prompt.
@@ -54,7 +60,8 @@ pub struct QuestionRecord {
 /// The settings for rendering prompts.
 pub struct Asking<'a> {
     pub policy: &'a Policy,
-    pub prior: &'a PriorPrompt,
+    /// The prior prompts, of which every question gets one.
+    pub mixture: &'a Mixture,
     /// Start completions with the prior prompt's opening tag.
     pub prefill: bool,
     pub style: &'a Style,
@@ -68,9 +75,14 @@ impl Asking<'_> {
     /// Options that are missing or not distinct; a template that cannot be rendered.
     pub fn all(&self, set: &Set, kind: AnswerKind) -> Result<Vec<EvalQuestion>> {
         let none = find_shipped("none").context("the prior prompt `none` is shipped")?;
-        let prior = if self.style.takes_prior_prompt() { self.prior } else { none };
-        let start = self.style.prefill.clone().or_else(|| opening(prior, self.prefill));
-        set.questions.iter().map(|question| self.one(question, kind, prior, start.as_deref())).collect()
+        let one = |question: &Question| {
+            let drawn = self.mixture.draw(self.seed, EVALUATION_STEP, name_hash(&question.id));
+            let drawn = &self.mixture.parts()[drawn].prompt;
+            let prior = if self.style.takes_prior_prompt() { drawn } else { none };
+            let start = self.style.prefill.clone().or_else(|| opening(prior, self.prefill));
+            self.one(question, kind, prior, start.as_deref())
+        };
+        set.questions.iter().map(one).collect()
     }
 
     fn one(
@@ -100,6 +112,7 @@ impl Asking<'_> {
             order,
             needs_judge: needs_judge(question),
             fits: true,
+            ppe: (self.mixture.is_mixed() && self.style.takes_prior_prompt()).then(|| prior.name.clone()),
             prompt,
         })
     }
@@ -114,6 +127,7 @@ impl EvalQuestion {
             options: self.options.clone(),
             order: self.order.clone(),
             needs_judge: self.needs_judge,
+            ppe: self.ppe.clone(),
             prompt_text: self.prompt.text.clone(),
             prompt_sha256: sha256_ids(&self.prompt.ids),
         }

@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use super::asked::QuestionRecord;
 use super::grade::Grade;
 use super::profile::Style;
+use crate::config::MixEntry;
 use crate::disk::atomic::{self, write_error};
 use crate::disk::files;
 use crate::disk::hash::sha256;
@@ -42,6 +43,9 @@ pub struct Identity {
     /// The prior prompt's name and the source of its wording.
     pub ppe: String,
     pub wording: String,
+    /// The prior prompts of a mixture, of which every question draws one; empty for a single prompt.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mix: Vec<MixEntry>,
     /// Hash of the prior prompt's text, tags and role.
     pub prompt_sha256: String,
     pub prefill: bool,
@@ -69,6 +73,9 @@ pub struct SampleRecord {
     pub question_id: String,
     /// Number of the sample, from 0.
     pub sample: usize,
+    /// See [`QuestionRecord::ppe`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ppe: Option<String>,
     /// Identifies its identity, prompt and style, see [`BenchFolder::key`].
     pub key: String,
     pub text: String,

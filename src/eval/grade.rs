@@ -249,6 +249,7 @@ mod tests {
             options,
             order: vec![1, 0, 2, 3],
             needs_judge: false,
+            ppe: None,
             prompt_text: String::new(),
             prompt_sha256: String::new(),
         }

@@ -252,10 +252,11 @@ impl Samples {
         let outside = asked.iter().enumerate().filter(|(_, it)| !it.fits);
         let of_question = |(at, question): (usize, &EvalQuestion)| {
             let missing = (0..samples).filter(move |&sample| !self.by_place.contains_key(&(at, sample)));
-            let (id, key) = (question.id.clone(), self.keys[at].clone());
+            let (id, ppe, key) = (question.id.clone(), question.ppe.clone(), self.keys[at].clone());
             let record = move |sample| SampleRecord {
                 question_id: id.clone(),
                 sample,
+                ppe: ppe.clone(),
                 key: key.clone(),
                 text: String::new(),
                 tokens: 0,
@@ -308,8 +309,9 @@ impl EvalWatch for SampleWriter<'_> {
     fn sample(&mut self, question: usize, sample: usize, completion: EvalCompletion) -> Result<()> {
         let EvalCompletion { text, tokens, finish } = completion;
         let key = self.samples.keys[question].clone();
-        let record =
-            SampleRecord { question_id: self.questions[question].id.clone(), sample, key, text, tokens, finish };
+        let QuestionRecord { id, ppe, .. } = &self.questions[question];
+        let (question_id, ppe) = (id.clone(), ppe.clone());
+        let record = SampleRecord { question_id, sample, ppe, key, text, tokens, finish };
         self.log.append(&record)?;
         self.progress.samples += 1;
         if let Some((right, all)) = self.progress.correct {

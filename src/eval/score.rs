@@ -29,6 +29,9 @@ pub struct BenchmarkScores {
     pub max_tokens: usize,
     /// avg@k: the mean over questions of the share of correct samples.
     pub accuracy: ShareEstimate,
+    /// Of the questions of each prior prompt of a mixture, by its name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub by_prompt: BTreeMap<String, PromptAccuracy>,
     /// By k: the probability that at least one of k samples is correct.
     pub pass_at: BTreeMap<usize, f64>,
     /// Share of questions whose most frequent answer is right; absent for programs and for one sample.
@@ -65,6 +68,14 @@ pub struct ShareEstimate {
     pub interval: Interval,
 }
 
+/// The accuracy on the questions that drew a prior prompt.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PromptAccuracy {
+    pub questions: usize,
+    #[serde(flatten)]
+    pub accuracy: ShareEstimate,
+}
+
 /// Lengths of the samples, in tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SampleLengths {
@@ -94,14 +105,26 @@ impl BenchmarkScores {
         let (style, k) = (&record.style, record.style.samples);
         let by_question = by_question(samples, grades);
         let context = || format!("score `{}`", record.benchmark);
+        let share_of = |right: &[Vec<bool>]| -> Result<ShareEstimate> {
+            let accuracy = stats::accuracy(right, k, SEED).with_context(context)?;
+            Ok(ShareEstimate { value: accuracy.value, interval: accuracy.interval })
+        };
         let estimate = |right: &dyn Fn(&Grade) -> bool| -> Result<ShareEstimate> {
             let right: Vec<Vec<bool>> =
                 by_question.iter().map(|grades| grades.iter().map(|grade| right(grade)).collect()).collect();
-            let accuracy = stats::accuracy(&right, k, SEED).with_context(context)?;
-            Ok(ShareEstimate { value: accuracy.value, interval: accuracy.interval })
+            share_of(&right)
         };
         let right: Vec<Vec<bool>> =
             by_question.iter().map(|grades| grades.iter().map(|grade| grade.is_right()).collect()).collect();
+        let mut of_prompts: BTreeMap<String, Vec<Vec<bool>>> = BTreeMap::new();
+        for (sample, right) in samples.chunk_by(|a, b| a.question_id == b.question_id).zip(&right) {
+            if let Some(ppe) = &sample[0].ppe {
+                of_prompts.entry(ppe.clone()).or_default().push(right.clone());
+            }
+        }
+        let by_prompt = of_prompts
+            .into_iter()
+            .map(|(ppe, right)| Ok((ppe, PromptAccuracy { questions: right.len(), accuracy: share_of(&right)? })));
         let pass_at = ks(k)
             .map(|at| Ok((at, mean(&stats::question_pass_at_k(&right, k, at).with_context(context)?))))
             .collect::<Result<_>>()?;
@@ -121,6 +144,7 @@ impl BenchmarkScores {
             of,
             samples: k,
             max_tokens: style.max_tokens,
+            by_prompt: by_prompt.collect::<Result<_>>()?,
             pass_at,
             majority: (k > 1 && !program).then(|| share_of_majorities(style.extraction, &by_question)),
             base_accuracy: program.then(|| estimate(&|grade| grade.base == Some(true))).transpose()?,

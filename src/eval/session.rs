@@ -19,10 +19,10 @@ use crate::device::{Device, Extent, LoadedModel};
 use crate::disk::hash::{sha256, sha256_file};
 use crate::model::lora::Adapter;
 use crate::model::source::{ModelSource, TokenizerSource};
-use crate::prompt::{PriorPrompt, text_file};
+use crate::prompt::{Mixture, PriorPrompt, text_file};
 use crate::rollout::Sampling;
 use crate::rollout::policy::Policy;
-use crate::run::trained::{Trained, prior_prompt};
+use crate::run::trained::{Trained, prior_prompts};
 use crate::server::ServerOptions;
 
 /// The request, in addition to the configuration.
@@ -107,7 +107,7 @@ impl EvalSession {
         trained: Option<&Trained>,
         fetch: &dyn Fn(&RunConfig) -> Result<()>,
     ) -> Result<Self> {
-        let prior = prior_prompt(trained, config, !request.default_prompt)?;
+        let mixture = prior_prompts(trained, config, !request.default_prompt)?;
         let benchmarks = request.bench.iter().map(|name| bench::find(name)).collect::<Result<Vec<_>>>()?;
         distinct(&request.bench, &benchmarks)?;
         let sets = benchmarks.into_iter().map(|it| load(request, it)).collect::<Result<Vec<_>>>()?;
@@ -123,7 +123,7 @@ impl EvalSession {
         let (mut ready, mut warnings) = (Vec::new(), Vec::new());
         for (benchmark, mut style, mut set, grader) in sets {
             let prefill = config.prompt.prefill;
-            let asking = Asking { policy: &policy, prior: &prior, prefill, style: &style, seed: request.seed };
+            let asking = Asking { policy: &policy, mixture: &mixture, prefill, style: &style, seed: request.seed };
             let mut asked = asking
                 .all(&set, benchmark.kind)
                 .with_context(|| format!("render the questions of `{}`", benchmark.name))?;
@@ -146,7 +146,7 @@ impl EvalSession {
             Some(server) => CompletionSource::Server(server),
             None => CompletionSource::Here(Device::choose(&config.run.device)?),
         };
-        let identity = identity(request, config, &source, &policy, &prior, trained, &place, &ready[0].style)?;
+        let identity = identity(request, config, &source, &policy, &mixture, trained, &place, &ready[0].style)?;
         let out = request.out.clone().map_or_else(|| default_folder(&identity), Ok)?;
         let folder = EvalFolder::start(&out, &identity)?;
         if let (CompletionSource::Here(_), Some(trained)) = (&place, trained) {
@@ -161,6 +161,7 @@ impl EvalSession {
                     max_rows: config.rollout.max_rows,
                     working_bytes: None,
                     keep: None,
+                    taught: false,
                 };
                 let loaded = LoadedModel::load(device, &source, adapter.as_ref(), &extent)?;
                 warnings.extend(loaded.keep_products(&out.join("products.json"))?);
@@ -298,7 +299,7 @@ fn identity(
     config: &RunConfig,
     source: &ModelSource,
     policy: &Policy,
-    prior: &PriorPrompt,
+    mixture: &Mixture,
     trained: Option<&Trained>,
     place: &CompletionSource,
     style: &Style,
@@ -322,9 +323,10 @@ fn identity(
             CompletionSource::Here(Device::Cuda(_)) => "cuda".to_owned(),
             CompletionSource::Server(_) => "endpoint".to_owned(),
         },
-        ppe: if style.takes_prior_prompt() { prior.name.clone() } else { "none".to_owned() },
-        wording: prior.wording.clone(),
-        prompt_sha256: sha256(&serde_json::to_vec(&(&prior.text, &prior.tag, &prior.answer_tag, &prior.role))?),
+        ppe: if style.takes_prior_prompt() { mixture.name() } else { "none".to_owned() },
+        wording: mixture.wording(),
+        mix: if mixture.is_mixed() && style.takes_prior_prompt() { mixture.entries() } else { Vec::new() },
+        prompt_sha256: prompt_hash(mixture)?,
         prefill: config.prompt.prefill,
         template_sha256: sha256(policy.template.source().as_bytes()),
         tokenizer_sha256,
@@ -335,6 +337,17 @@ fn identity(
         min_p: config.rollout.min_p,
         seed: request.seed,
     })
+}
+
+/// The hash of a prompt's text, tags and role; of a mixture, that of those of all prompts with their weights.
+fn prompt_hash(mixture: &Mixture) -> Result<String> {
+    fn content(prompt: &PriorPrompt) -> impl serde::Serialize + '_ {
+        (&prompt.text, &prompt.tag, &prompt.answer_tag, &prompt.role)
+    }
+    Ok(sha256(&match mixture.parts() {
+        [one] => serde_json::to_vec(&content(&one.prompt))?,
+        parts => serde_json::to_vec(&parts.iter().map(|it| (content(&it.prompt), it.weight)).collect::<Vec<_>>())?,
+    }))
 }
 
 /// `evals/MODEL[-ADAPTER]-PROMPT-PROFILE-HASH`. The same command uses the same folder again.

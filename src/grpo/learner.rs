@@ -6,6 +6,7 @@
 use super::adamw::{AdamW, Hyper, LargestChange};
 use crate::model::lora::Adapter;
 use crate::model::pack::Pack;
+use crate::ops::distill::DistillStats;
 use crate::ops::head::TokenStats;
 use anyhow::Result;
 use indicatif::HumanBytes;
@@ -15,7 +16,8 @@ use std::ops::Range;
 ///
 /// The adapter is on the host too, for checkpoints and the log: [`Learner::step`] keeps both equal. The order of calls
 /// is `begin`, then for each micro-batch `forward`, `token_stats` if the coefficients depend on them,
-/// `head_backward` and `backward`, then `gradient_norm` and `step`.
+/// `head_backward` and `backward`, then `gradient_norm` and `step`. To distill, `teach` comes before `forward`, and
+/// `distill_backward` replaces `head_backward`.
 pub trait Learner {
     /// Starts an update of `adapter` with a gradient of zero.
     fn begin(&mut self, adapter: &Adapter) -> Result<()>;
@@ -38,6 +40,16 @@ pub trait Learner {
         coefficients: &[f32],
         entropy: f32,
     ) -> Result<Vec<TokenStats>>;
+
+    /// The forward pass of the teacher, which has no adapter. The hidden rows of its pairs are kept until the backward pass of the
+    /// next pack, whose pairs must have the same targets in the same order.
+    ///
+    /// # Errors
+    /// As [`Learner::forward`].
+    fn teach(&mut self, pack: &Pack) -> Result<()>;
+
+    /// As [`Learner::head_backward`], for a loss that is the sum over the pairs of `weights` times the divergence from the teacher.
+    fn distill_backward(&mut self, pack: &Pack, temperature: f32, weights: &[f32]) -> Result<Vec<DistillStats>>;
 
     /// Backpropagates the gradient of the hidden rows through the blocks and adds the adapter's gradient.
     fn backward(&mut self, adapter: &Adapter, pack: &Pack) -> Result<()>;

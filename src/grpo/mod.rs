@@ -8,8 +8,10 @@
 pub mod adamw;
 pub mod advantage;
 pub mod guard;
+pub mod importance;
 pub mod learner;
 pub mod objective;
 pub mod pass;
+pub mod recompute;
 pub mod schedule;
 pub mod totals;

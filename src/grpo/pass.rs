@@ -3,6 +3,7 @@
 use super::learner::{Learner, OutOfMemory};
 use super::objective::{CompletionTerms, Normalizer, Objective};
 use super::totals::{SamplingGap, Totals};
+use crate::config::DistillKl;
 use crate::grpo::learner::Keep;
 use crate::model::lora::Adapter;
 use crate::model::pack::Pack;
@@ -19,6 +20,8 @@ const MAX_HALVINGS: usize = 3;
 #[derive(Clone)]
 pub struct TrainGroup<'a> {
     pub prompt: &'a [u32],
+    /// The prompt that the teacher sees, if a prompt is distilled.
+    pub teacher: Option<&'a [u32]>,
     pub completions: Vec<TrainCompletion<'a>>,
 }
 
@@ -27,20 +30,33 @@ pub struct TrainCompletion<'a> {
     pub tokens: &'a [u32],
     /// Log-probabilities recorded when the tokens were sampled.
     pub logprobs: &'a [f32],
+    /// Importance weight of each token; `None`: 1.
+    pub weights: Option<&'a [f32]>,
     pub advantage: f32,
     pub masked: bool,
+}
+
+impl<'a> TrainCompletion<'a> {
+    /// A completion as it was sampled, without advantage.
+    pub fn unweighted(completion: &'a Completion) -> Self {
+        Self {
+            tokens: &completion.tokens,
+            logprobs: &completion.logprobs,
+            weights: None,
+            advantage: 0.0,
+            masked: false,
+        }
+    }
 }
 
 impl<'a> TrainGroup<'a> {
     /// All of a prompt's completions, none of them masked.
     pub fn whole(prompt: &'a [u32], completions: &'a [Completion], advantages: &[f32]) -> Self {
         let completion = |(completion, &advantage): (&'a Completion, &f32)| TrainCompletion {
-            tokens: &completion.tokens,
-            logprobs: &completion.logprobs,
             advantage,
-            masked: false,
+            ..TrainCompletion::unweighted(completion)
         };
-        Self { prompt, completions: completions.iter().zip(advantages).map(completion).collect() }
+        Self { prompt, teacher: None, completions: completions.iter().zip(advantages).map(completion).collect() }
     }
 }
 
@@ -71,6 +87,23 @@ pub struct PassResult {
     pub out_of_memory: usize,
     /// Rows that were computed in the decoder.
     pub rows: usize,
+}
+
+impl PassResult {
+    /// Adds a micro-batch whose gradient is complete, with its own totals.
+    fn add(&mut self, micro: &Micro, mut totals: Totals, stats: &[TokenStats], off_policy: bool) {
+        if !off_policy {
+            for (completion, range) in micro.completions() {
+                let recomputed: Vec<f32> = stats[range].iter().map(|stats| stats.logprob).collect();
+                self.sampling_gap.add_completion(completion.logprobs, &recomputed);
+            }
+        }
+        totals.non_finite_logprobs = stats.iter().filter(|stats| !stats.logprob.is_finite()).count();
+        self.totals.merge(&totals);
+        self.completions_with_signal += micro.ranges.len();
+        self.micro_batches += 1;
+        self.rows += micro.pack.tokens.len() + micro.teacher.tokens.len();
+    }
 }
 
 /// Adds the gradient of the update's loss to the learner's. `normalizer` covers all completions of the update, also
@@ -113,11 +146,11 @@ pub fn gradient_pass_unless(
             // smaller parts give the same sum.
             Err(error) if error.is::<OutOfMemory>() && halvings < MAX_HALVINGS && micro.ranges.len() > 1 => {
                 result.out_of_memory += 1;
-                let smaller = micro_batches(&micro.groups, |_| true, micro.pack.tokens.len().div_ceil(2));
+                let smaller = micro_batches(&micro.groups, |_| true, micro.rows().div_ceil(2));
                 smaller.into_iter().rev().for_each(|part| waiting.push_front((part, halvings + 1)));
             }
             Err(error) if error.is::<OutOfMemory>() => {
-                let rows = micro.pack.tokens.len();
+                let rows = micro.rows();
                 return Err(error.context(format!(
                     "not enough memory for a micro-batch of {rows} tokens, which cannot be split further\n\
                      hint: lower `rollout.max_completion_length`, or set `train.gradient_checkpointing` to true"
@@ -131,11 +164,13 @@ pub fn gradient_pass_unless(
 
 /// Packed parts of groups.
 #[derive(Default)]
-struct Micro<'a> {
-    pack: Pack,
+pub(super) struct Micro<'a> {
+    pub pack: Pack,
+    /// The same completions after the teacher's prompts; empty if there is no teacher.
+    teacher: Pack,
     groups: Vec<TrainGroup<'a>>,
     /// The pairs of each completion.
-    ranges: Vec<Range<usize>>,
+    pub ranges: Vec<Range<usize>>,
 }
 
 impl<'a> Micro<'a> {
@@ -144,16 +179,31 @@ impl<'a> Micro<'a> {
         self.groups.iter().flat_map(|group| &group.completions).zip(self.ranges.iter().cloned())
     }
 
-    fn push(&mut self, prompt: &'a [u32], completions: Vec<TrainCompletion<'a>>) {
+    /// The rows of the larger of its two packs.
+    fn rows(&self) -> usize {
+        self.pack.tokens.len().max(self.teacher.tokens.len())
+    }
+
+    /// The same after the prompts of `group`, without its completions.
+    fn rows_with(&self, group: &TrainGroup) -> usize {
+        let teacher = group.teacher.map_or(0, |prompt| self.teacher.tokens.len() + prompt.len());
+        teacher.max(self.pack.tokens.len() + group.prompt.len())
+    }
+
+    /// Adds some of the completions of `group`.
+    fn push(&mut self, group: &TrainGroup<'a>, completions: Vec<TrainCompletion<'a>>) {
         let tokens: Vec<&[u32]> = completions.iter().map(|completion| completion.tokens).collect();
-        self.ranges.extend(self.pack.push(prompt, &tokens));
-        self.groups.push(TrainGroup { prompt, completions });
+        self.ranges.extend(self.pack.push(group.prompt, &tokens));
+        if let Some(prompt) = group.teacher {
+            self.teacher.push(prompt, &tokens);
+        }
+        self.groups.push(TrainGroup { completions, ..*group });
     }
 }
 
 /// Fills packs in order with the completions that are `live`; a group that does not fit continues in the next pack,
 /// with its prompt repeated.
-fn micro_batches<'a>(
+pub(super) fn micro_batches<'a>(
     groups: &[TrainGroup<'a>],
     live: impl Fn(&TrainCompletion) -> bool,
     max_tokens: usize,
@@ -164,7 +214,7 @@ fn micro_batches<'a>(
             group.completions.iter().filter(|completion| live(completion)).copied().collect();
         while !rest.is_empty() {
             let micro = micros.last_mut().expect("never empty");
-            let mut rows = micro.pack.tokens.len() + group.prompt.len();
+            let mut rows = micro.rows_with(group);
             let fits = rest.iter().take_while(|completion| {
                 rows += completion.tokens.len() - 1;
                 rows <= max_tokens
@@ -176,7 +226,7 @@ fn micro_batches<'a>(
             };
             let taken: Vec<TrainCompletion> = rest.drain(..count).collect();
             if !taken.is_empty() {
-                micro.push(group.prompt, taken);
+                micro.push(group, taken);
             }
             if !rest.is_empty() {
                 micros.push(Micro::default());
@@ -197,15 +247,23 @@ fn micro_batch(
     result: &mut PassResult,
 ) -> Result<()> {
     let pack = &micro.pack;
-    let reference: Option<Vec<f32>> = match objective.beta != 0.0 {
+    // The reference sees the teacher's prompts, if a prompt is distilled.
+    let other = if objective.distill.is_some() { &micro.teacher } else { pack };
+    let keep = if plan.gradient_checkpointing { Keep::Inputs } else { Keep::Everything };
+    if objective.distill == Some(DistillKl::Full) {
+        learner.teach(other)?;
+        learner.forward(Some(adapter), pack, keep)?;
+        return distill_backward(learner, adapter, micro, objective, normalizer, plan, result);
+    }
+    let reference: Option<Vec<f32>> = match objective.needs_reference() {
         true => {
-            learner.forward(None, pack, Keep::Nothing)?;
-            let stats = learner.token_stats(pack, plan.temperature)?;
+            learner.forward(None, other, Keep::Nothing)?;
+            let stats = learner.token_stats(other, plan.temperature)?;
             Some(stats.iter().map(|stats| stats.logprob).collect())
         }
         false => None,
     };
-    learner.forward(Some(adapter), pack, if plan.gradient_checkpointing { Keep::Inputs } else { Keep::Everything })?;
+    learner.forward(Some(adapter), pack, keep)?;
 
     // The coefficients of the log-probabilities: known in advance if every ratio is 1, else from a first pass over
     // the head; the logits are then computed a second time.
@@ -220,6 +278,7 @@ fn micro_batch(
                 old: plan.off_policy.then_some(completion.logprobs),
                 reference: reference.as_ref().map(|reference| &reference[range.clone()]),
                 entropy: Some(&entropies[range.clone()]),
+                weights: completion.weights,
                 advantage: completion.advantage,
                 masked: completion.masked,
             };
@@ -235,25 +294,42 @@ fn micro_batch(
     } else {
         for (completion, range) in micro.completions() {
             let coefficient = objective.fixed_coefficient(completion.advantage, range.len(), normalizer);
-            coefficients[range].fill(coefficient);
+            for (i, value) in coefficients[range].iter_mut().enumerate() {
+                *value = completion.weights.map_or(1.0, |weights| weights[i]) * coefficient;
+            }
         }
         let stats = learner.head_backward(pack, plan.temperature, &coefficients, entropy)?;
         finish(&stats, &mut coefficients);
         stats
     };
     learner.backward(adapter, pack)?;
+    result.add(micro, totals, &stats, plan.off_policy);
+    Ok(())
+}
 
-    if !plan.off_policy {
-        for (completion, range) in micro.completions() {
-            let recomputed: Vec<f32> = stats[range].iter().map(|stats| stats.logprob).collect();
-            result.sampling_gap.add_completion(completion.logprobs, &recomputed);
-        }
+/// The backward pass of the divergence from the teacher over the whole vocabulary, after both forward passes.
+fn distill_backward(
+    learner: &mut dyn Learner,
+    adapter: &Adapter,
+    micro: &Micro,
+    objective: &Objective,
+    normalizer: &Normalizer,
+    plan: &PassPlan,
+    result: &mut PassResult,
+) -> Result<()> {
+    let mut weights = vec![0.0f32; micro.pack.pairs.len()];
+    for (_, range) in micro.completions() {
+        let weight = objective.distill_weight(range.len(), normalizer);
+        weights[range].fill(weight);
     }
-    totals.non_finite_logprobs = stats.iter().filter(|stats| !stats.logprob.is_finite()).count();
-    result.totals.merge(&totals);
-    result.completions_with_signal += micro.ranges.len();
-    result.micro_batches += 1;
-    result.rows += pack.tokens.len();
+    let stats = learner.distill_backward(&micro.pack, plan.temperature, &weights)?;
+    learner.backward(adapter, &micro.pack)?;
+    let mut totals = Totals::default();
+    for (_, range) in micro.completions() {
+        objective.distilled(&stats[range], normalizer, &mut totals);
+    }
+    let stats: Vec<TokenStats> = stats.iter().map(|stats| stats.token).collect();
+    result.add(micro, totals, &stats, plan.off_policy);
     Ok(())
 }
 

@@ -32,9 +32,11 @@ fn warmup_updates(section: &TrainSection, updates: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Method;
 
     fn section(lr_scheduler_type: LrScheduler, warmup_ratio: f64, min_lr_rate: f64) -> TrainSection {
         TrainSection {
+            method: Method::Grpo,
             steps: None,
             epochs: 1,
             learning_rate: 2.0,

@@ -50,7 +50,7 @@ impl Head<'_> {
     /// Statistics of every pair. FLOPs: 2·pairs·hidden·vocabulary.
     pub fn forward(&self, hidden: &[f32], pairs: &[Pair], temperature: f32) -> Vec<TokenStats> {
         let chunk = |pairs: &[Pair]| {
-            let logits = self.logits(&gather(hidden, self.hidden, pairs));
+            let logits = self.logits(&self.gather(hidden, pairs));
             let rows = logits.par_chunks(self.vocab).zip(pairs);
             rows.map(|(logits, pair)| token_stats(logits, pair.target, temperature)).collect::<Vec<_>>()
         };
@@ -67,10 +67,9 @@ impl Head<'_> {
         grad: impl Fn(usize, TokenStats) -> TokenGrad + Sync,
         d_hidden: &mut [f32],
     ) -> Vec<TokenStats> {
-        let weight = View::new(self.weight, self.hidden, self.vocab);
         let mut all = Vec::with_capacity(pairs.len());
         for (first, pairs) in (0..pairs.len()).step_by(CHUNK).zip(pairs.chunks(CHUNK)) {
-            let mut logits = self.logits(&gather(hidden, self.hidden, pairs));
+            let mut logits = self.logits(&self.gather(hidden, pairs));
             let rows = logits.par_chunks_mut(self.vocab).zip(pairs).enumerate();
             let stats: Vec<TokenStats> = rows
                 .map(|(i, (logits, pair))| {
@@ -79,22 +78,30 @@ impl Head<'_> {
                     stats
                 })
                 .collect();
-            let mut d_rows = vec![0.0; pairs.len() * self.hidden];
-            let d_logits = View::new(&logits, pairs.len(), self.vocab);
-            add_product(Output::new(&mut d_rows, self.hidden), 1.0, d_logits, weight.t());
-            // Pairs that share a row are added in their own order.
-            for (pair, d_row) in pairs.iter().zip(d_rows.chunks_exact(self.hidden)) {
-                let to = &mut d_hidden[pair.row * self.hidden..][..self.hidden];
-                to.iter_mut().zip(d_row).for_each(|(to, d)| *to += d);
-            }
+            self.add_gradient(&logits, pairs, d_hidden);
             all.extend(stats);
         }
         all
     }
-}
 
-fn gather(hidden: &[f32], width: usize, pairs: &[Pair]) -> Vec<f32> {
-    pairs.iter().flat_map(|pair| &hidden[pair.row * width..(pair.row + 1) * width]).copied().collect()
+    /// The hidden row of each pair: (pairs, hidden).
+    pub fn gather(&self, hidden: &[f32], pairs: &[Pair]) -> Vec<f32> {
+        let width = self.hidden;
+        pairs.iter().flat_map(|pair| &hidden[pair.row * width..(pair.row + 1) * width]).copied().collect()
+    }
+
+    /// Adds the gradient of the pairs' hidden rows to `d_hidden`, from that of their logits.
+    pub(super) fn add_gradient(&self, d_logits: &[f32], pairs: &[Pair], d_hidden: &mut [f32]) {
+        let weight = View::new(self.weight, self.hidden, self.vocab);
+        let mut d_rows = vec![0.0; pairs.len() * self.hidden];
+        let d_logits = View::new(d_logits, pairs.len(), self.vocab);
+        add_product(Output::new(&mut d_rows, self.hidden), 1.0, d_logits, weight.t());
+        // Pairs that share a row are added in their own order.
+        for (pair, d_row) in pairs.iter().zip(d_rows.chunks_exact(self.hidden)) {
+            let to = &mut d_hidden[pair.row * self.hidden..][..self.hidden];
+            to.iter_mut().zip(d_row).for_each(|(to, d)| *to += d);
+        }
+    }
 }
 
 /// Maximum and sum of exponentials of logits / temperature, and the same sum weighted by the shifted logit.

@@ -8,6 +8,7 @@
 
 pub mod attention;
 pub mod attention_tiles;
+pub mod distill;
 pub mod head;
 pub mod linear;
 pub mod lora;

@@ -4,7 +4,7 @@
 //! estimates a time from them, on an H200; none of the rules was measured. The floor is the time of an ideal implementation
 //! at the copy bandwidth and the rate of a large product.
 
-use crate::config::RunConfig;
+use crate::config::{DistillKl, RunConfig};
 use crate::device::Extent;
 use crate::device::cuda::learner::CudaLearner;
 use crate::device::cuda::record::{Copy, CopyKind, Issued, Launch, Product, Recorder};
@@ -177,6 +177,7 @@ struct Counter {
     shared: Shared,
     adapter: Adapter,
     keep: Keep,
+    distill: Option<DistillKl>,
 }
 
 impl Counter {
@@ -185,10 +186,11 @@ impl Counter {
         let adapter = Adapter::zeros(model, &config.lora)?;
         let keep = if config.train.gradient_checkpointing { Keep::Inputs } else { Keep::Everything };
         let positions = CONTEXT.max(TRAIN_LENGTHS[1]) + DECODE_STEPS;
-        let extent = Extent { positions, max_rows: DECODE_ROWS[2], working_bytes: None, keep: Some(keep) };
+        let extent =
+            Extent { positions, max_rows: DECODE_ROWS[2], working_bytes: None, keep: Some(keep), taught: false };
         let gpu = Rc::new(Gpu::recorded(recorder.clone()));
         let shared = Shared::on(gpu, model.clone(), &WeightOrigin::Random(1), Some(&adapter), &extent)?;
-        Ok(Self { recorder, shared, adapter, keep })
+        Ok(Self { recorder, shared, adapter, keep, distill: config.distilled() })
     }
 
     fn decode(&self, rows: usize, context: usize) -> Result<Cost> {
@@ -221,17 +223,21 @@ impl Counter {
         let model = &self.shared.decoder.config;
         let pack = sequences(rows, length);
         self.recorder.drain();
-        micro_batch(&mut CudaLearner::new(&self.shared), &self.adapter, &pack, self.keep)?;
+        micro_batch(&mut CudaLearner::new(&self.shared), &self.adapter, &pack, self.keep, self.distill)?;
         let mut items = Items::default();
         for issued in self.recorder.drain() {
             items.add(&issued, |issued| self.train_rule(issued));
         }
         // Four operations a frozen weight, which has no gradient, and six one of the adapter. Attention: 4 forward and 10 back.
-        let attention = 14.0 * width(model) * length as f64 / 2.0;
-        let flops = 4.0 * linear_weights(model) as f64 + 6.0 * self.adapter.params.len() as f64 + attention;
+        // The teacher's pass is forward only.
+        let teacher = if self.distill.is_some() { 1.0 } else { 0.0 };
+        let attention = (14.0 + 4.0 * teacher) * width(model) * length as f64 / 2.0;
+        let weights = (4.0 + 2.0 * teacher) * linear_weights(model) as f64;
+        let flops = weights + 6.0 * self.adapter.params.len() as f64 + attention;
         let flops = flops * pack.tokens.len() as f64;
         let again = if self.keep == Keep::Inputs { ", blocks computed twice" } else { "" };
-        let name = format!("train, {rows} rows, length {length}{again}");
+        let taught = if self.distill.is_some() { ", with the teacher's pass" } else { "" };
+        let name = format!("train, {rows} rows, length {length}{again}{taught}");
         Ok(items.cost(name, pack.tokens.len(), (2.0 * linear_weights(model) as f64, flops, flops / FLOPS)))
     }
 

@@ -7,6 +7,7 @@ use crate::disk::files;
 use crate::model::source::ModelSource;
 use crate::run::{Progress, RunDir, Stop, metrics};
 use crate::train::evaluate::evaluate;
+use crate::train::sample::TrainQuestion;
 use crate::train::setup::Setup;
 use crate::train::{Training, train};
 use anyhow::{Context, Result, bail};
@@ -77,7 +78,7 @@ pub fn measure(config: &RunConfig, seconds: f64, price: Option<f64>) -> Result<P
     let evaluated = evaluate(&training, engine.as_mut(), &state.adapter, 0)?;
     let taken = started.elapsed().as_secs_f64();
     let evaluation = evaluated.map(|evaluated| {
-        let prompts: usize = setup.held_out[..questions].iter().map(|item| item.prompt.ids.len()).sum();
+        let prompts: usize = setup.held_out[..questions].iter().map(TrainQuestion::longest_prompt).sum();
         let lengths = evaluated.sampled.mean_length + evaluated.greedy.map_or(0.0, |greedy| greedy.mean_length);
         let tokens = prompts as f64 * f64::from(kinds) + lengths * questions as f64;
         MeasuredPiece { units: questions * kinds as usize, tokens: tokens.round() as u64, seconds: taken }

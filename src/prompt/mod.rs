@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 mod jinja;
+pub mod mixture;
 mod percent;
 mod python;
 pub mod registry;
@@ -10,6 +11,7 @@ pub mod renderer;
 pub mod template;
 pub mod text_file;
 
+pub use mixture::{Mixture, WeightedPrompt};
 pub use registry::{controls, find, find_shipped, shipped, wordings};
 
 /// The position of a prior prompt in the conversation.

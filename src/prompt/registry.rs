@@ -131,8 +131,6 @@ pub fn find(reference: &str) -> anyhow::Result<PriorPrompt> {
     }
     let path = Path::new(name_or_path);
     if path.is_file() || path.components().count() > 1 || path.extension().is_some() {
-        let is_readable = path.metadata().ok().is_none_or(|it| it.is_file() && it.len() <= LONGEST);
-        ensure!(is_readable, "read the prior prompt `{name_or_path}`: expected a TOML file of at most 1 MiB");
         return found(&read(path)?);
     }
     let names = known().iter().map(|it| it.wordings[0].name.as_str()).collect::<Vec<_>>().join(", ");
@@ -165,11 +163,57 @@ fn split(reference: &str) -> (&str, usize) {
 
 /// The wordings in a user's file. The source of their wording is the file name and a hash of the contents.
 fn read(path: &Path) -> anyhow::Result<Vec<PriorPrompt>> {
-    let text = text_file::read(path).with_context(|| format!("read the prior prompt `{}`", path.display()))?;
-    let hash = hex::encode(&Sha256::digest(&text)[..6]);
-    let file = path.file_name().unwrap_or_default().to_string_lossy();
-    parse(&text, path, &format!("{file} {hash}"))
+    let text = read_text(path)?;
+    parse(&text, path, &source_name(path, &text))
 }
+
+fn read_text(path: &Path) -> anyhow::Result<String> {
+    let name = path.display();
+    let is_readable = path.metadata().ok().is_none_or(|it| it.is_file() && it.len() <= LONGEST);
+    ensure!(is_readable, "read the prior prompt `{name}`: expected a TOML file of at most 1 MiB");
+    text_file::read(path).with_context(|| format!("read the prior prompt `{name}`"))
+}
+
+/// The name of a file and the start of the hash of its text.
+fn source_name(path: &Path, text: &str) -> String {
+    let file = path.file_name().unwrap_or_default().to_string_lossy();
+    format!("{file} {}", hex::encode(&Sha256::digest(text)[..6]))
+}
+
+/// Reads a file with several prompts, each a `[[prompt]]` with a `weight`; `None` if the file has the keys of one prompt.
+pub(super) fn read_several(path: &Path) -> anyhow::Result<Option<Vec<(PriorPrompt, f64)>>> {
+    let text = read_text(path)?;
+    let root = Node::of_text(&text, path)?;
+    let Content::Table(members) = root.content else { return Ok(None) };
+    let Some((_, Node { content: Content::List(entries), .. })) =
+        members.into_iter().find(|(key, _)| key.name == SEVERAL)
+    else {
+        return Ok(None);
+    };
+    let source = source_name(path, &text);
+    let prompt = |mut entry: Node| {
+        let mut weight = 1.0;
+        if let Content::Table(members) = &mut entry.content
+            && let Some(at) = members.iter().position(|(key, _)| key.name == WEIGHT)
+        {
+            let (_, node) = members.remove(at);
+            weight = read_value(&node.to_value()).map_err(|fault| fault.at(&node.origin, WEIGHT))?;
+            ensure!(weight > 0.0 && f64::is_finite(weight), "{}: expected a weight above 0", node.origin.site());
+        }
+        Ok((parse_node(&entry, path, &source)?.swap_remove(0), weight))
+    };
+    entries.into_iter().map(prompt).collect::<anyhow::Result<_>>().map(Some)
+}
+
+/// The text of a file that [`read_several`] can read.
+pub(super) fn write_several<'a>(prompts: impl Iterator<Item = (&'a PriorPrompt, f64)>) -> String {
+    let entries = prompts.map(|(prompt, weight)| format!("[[{SEVERAL}]]\n{WEIGHT} = {weight:?}\n{}", prompt.to_toml()));
+    entries.collect::<Vec<_>>().join("\n")
+}
+
+/// The keys of a file with several prompts.
+const SEVERAL: &str = "prompt";
+const WEIGHT: &str = "weight";
 
 /// The keys of a prompt file.
 const KEYS: [&str; 9] =
@@ -177,8 +221,12 @@ const KEYS: [&str; 9] =
 
 /// Reads the wordings in a prompt file. Errors have the line and column of the key.
 fn parse(text: &str, path: &Path, source: &str) -> anyhow::Result<Vec<PriorPrompt>> {
-    let file = Node::of_text(text, path)?;
-    let Content::Table(members) = &file.content else { bail!("{}: expected the keys of a prompt", path.display()) };
+    parse_node(&Node::of_text(text, path)?, path, source)
+}
+
+/// Reads the wordings of a prompt from the table with its keys.
+fn parse_node(file: &Node, path: &Path, source: &str) -> anyhow::Result<Vec<PriorPrompt>> {
+    let Content::Table(members) = &file.content else { bail!("{}: expected the keys of a prompt", file.origin.site()) };
     if let Some((key, _)) = members.iter().find(|(key, _)| !KEYS.contains(&key.name.as_str())) {
         let meant = nearest_name(&key.name, KEYS.into_iter());
         let hint =

@@ -23,11 +23,11 @@ pub struct Observation {
     n: usize,
 }
 
-/// The observations of all evaluations, then those of all runs.
+/// The observations of all evaluations, then those of all runs and of the trials that chose a setting.
 pub fn observations(material: &Material) -> Vec<Observation> {
     let evaluations = material.evaluations.iter().flat_map(|it| of_evaluation(material, it));
     let runs = material.runs.iter().flat_map(|run| of_training(run).into_iter().chain(of_held_out(run)));
-    evaluations.chain(runs).collect()
+    evaluations.chain(runs).chain(of_trials(material)).collect()
 }
 
 /// `arm,seed,prompt,benchmark,metric,value,low,high,n`
@@ -118,6 +118,29 @@ fn of_held_out(run: &ReportedRun) -> Vec<Observation> {
                 ends: Some([share.interval.low, share.interval.high]),
                 n: groups.len(),
                 ..named(run, "held-out")
+            });
+        }
+    }
+    rows
+}
+
+/// The accuracy of every candidate of every arm.
+fn of_trials(material: &Material) -> Vec<Observation> {
+    let mut rows = Vec::new();
+    let Some(record) = &material.tuning else { return rows };
+    for arm in &record.arms {
+        let run = material.runs.iter().find(|run| run.arm == arm.arm);
+        for candidate in &arm.candidates {
+            let Some(value) = candidate.accuracy else { continue };
+            rows.push(Observation {
+                arm: arm.arm.clone(),
+                seed: None,
+                prompt: run.map(|run| run.manifest.prompt.name.clone()).unwrap_or_default(),
+                benchmark: "tuning".to_owned(),
+                metric: format!("accuracy, {} = {}", record.key, candidate.value),
+                value,
+                ends: candidate.interval.map(|it| [it.low, it.high]),
+                n: candidate.questions().unwrap_or(arm.questions),
             });
         }
     }

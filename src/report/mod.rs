@@ -2,9 +2,10 @@
 //!
 //! [`load`] reads runs and evaluations, [`aligned`] aligns those that can be compared, [`study`] compares the arms, [`paper`]
 //! analyzes published figures, and [`chart`] draws. [`sections`] puts everything into a [`document`], and
-//! [`html`], [`markdown`] and [`csv`] write it. The same input gives the same bytes: no times and no absolute paths.
+//! [`html`], [`markdown`] and [`csv`] write it; [`card`] writes the model card of a run. The same input gives the same bytes: no times and no absolute paths.
 
 pub mod aligned;
+pub mod card;
 pub mod chart;
 pub mod compare;
 pub mod csv;

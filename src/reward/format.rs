@@ -10,6 +10,11 @@ pub struct FormatReward {
 }
 
 impl FormatReward {
+    /// Whether the completion has the format of its prior prompt.
+    pub(super) fn gate(input: &RewardInput) -> bool {
+        Tags::of(input.prompt).ok().flatten().is_some_and(|tags| FormatReward { tags }.holds(input))
+    }
+
     /// Whether the completion has the format.
     pub fn holds(&self, input: &RewardInput) -> bool {
         self.flaw(input.response, input.prefilled).is_none()

@@ -13,8 +13,8 @@ use crate::config::LengthSection;
 /// (arXiv 2502.03373; the end values are open-r1's), and stays constant beyond it.
 pub struct CosineReward {
     pub accuracy: AccuracyReward,
-    /// If set, an answer without this format counts as wrong.
-    pub gate: Option<FormatReward>,
+    /// Whether an answer without the format of its prior prompt counts as wrong.
+    pub gate: bool,
     pub values: LengthSection,
     /// The length at which the cosine ends, above 0.
     pub limit: usize,
@@ -39,7 +39,7 @@ impl Reward for CosineReward {
 
     fn score(&self, input: &RewardInput) -> Score {
         let Some(accuracy) = self.accuracy.score(input).value else { return Score::default() };
-        let is_right = accuracy == 1.0 && self.gate.as_ref().is_none_or(|form| form.holds(input));
+        let is_right = accuracy == 1.0 && (!self.gate || FormatReward::gate(input));
         Score { value: Some(self.value(is_right, input.tokens)), ..Score::default() }
     }
 }
@@ -73,12 +73,11 @@ impl Reward for SoftOverlongReward {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tags::Tags;
     use super::super::tests::{input, prompt, question, values};
     use super::*;
     use crate::math::Scope;
 
-    fn cosine(gate: Option<FormatReward>) -> CosineReward {
+    fn cosine(gate: bool) -> CosineReward {
         CosineReward { accuracy: AccuracyReward { scope: Scope::Response }, gate, values: values(), limit: 300 }
     }
 
@@ -89,7 +88,7 @@ mod tests {
 
     #[test]
     fn the_cosine_has_the_right_ends_middle_and_quarters() {
-        let cosine = cosine(None);
+        let cosine = cosine(false);
         // cos 0 = 1, cos(pi/3) = 1/2, cos(pi/2) = 0, cos(2 pi/3) = -1/2, cos pi = -1
         for (tokens, right, wrong) in [
             (0, 1.0, -1.0),
@@ -110,7 +109,7 @@ mod tests {
         let value = |cosine: &CosineReward, response| {
             cosine.score(&RewardInput { tokens: 150, ..input(&question, &prompt, response) }).value.unwrap()
         };
-        let gated = cosine(Some(FormatReward { tags: Tags::of(&prompt).unwrap().unwrap() }));
+        let gated = cosine(true);
         let in_form = r"<think>a</think><answer>\boxed{7}</answer>";
         for (response, free, behind_the_gate) in [
             (in_form, 0.75, 0.75),
@@ -118,7 +117,7 @@ mod tests {
             (r"it is \boxed{8}", -0.75, -0.75),
             ("it is 7", -0.75, -0.75),
         ] {
-            assert_near(value(&cosine(None), response), free);
+            assert_near(value(&cosine(false), response), free);
             assert_near(value(&gated, response), behind_the_gate);
         }
     }
@@ -126,7 +125,7 @@ mod tests {
     #[test]
     fn a_gold_that_cannot_be_read_has_no_value() {
         let (question, prompt) = (question(r"\oint"), prompt(None));
-        assert_eq!(cosine(None).score(&input(&question, &prompt, r"\boxed{7}")).value, None);
+        assert_eq!(cosine(false).score(&input(&question, &prompt, r"\boxed{7}")).value, None);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use anyhow::Result;
 use rayon::prelude::*;
 
 use super::format::FormatReward;
-use super::tags::Tags;
+use super::tags::{TagRule, Tags};
 use super::{
     AccuracyReward, CodeReward, CosineReward, CustomReward, FormatStrictReward, InvertedReward, MajorityReward,
     RandomReward, RepetitionReward, Reward, RewardInput, Score, Scored, SoftOverlongReward, TagCountReward,
@@ -16,67 +16,110 @@ use crate::prompt::PriorPrompt;
 /// The components of a run, with their weights.
 pub struct RewardSet {
     /// In the order of [`crate::config::RULES`].
-    rules: Vec<(Box<dyn Reward>, f64)>,
+    rules: Vec<(Box<dyn Reward>, RuleWeight)>,
     /// After the rules, because it needs all completions of a group.
     majority: Option<(MajorityReward, f64)>,
     commands: Vec<(CustomReward, f64)>,
-    /// A right answer counts only in this format.
-    gate: Option<FormatReward>,
+    /// A right answer counts only in the format of its prior prompt.
+    gate: bool,
     needs_gold: bool,
     /// A rewarded rule compares answers with the gold answer.
     checks_answers: bool,
 }
 
+/// The weight of a rule.
+#[derive(Clone, Copy)]
+struct RuleWeight {
+    /// For completions under a prior prompt with tags.
+    tagged: f64,
+    /// Under one without.
+    plain: f64,
+}
+
+impl From<f64> for RuleWeight {
+    fn from(weight: f64) -> Self {
+        Self { tagged: weight, plain: weight }
+    }
+}
+
+impl RuleWeight {
+    fn of(self, prompt: &PriorPrompt) -> f64 {
+        if prompt.answer_tag.is_some() { self.tagged } else { self.plain }
+    }
+
+    fn is_positive(self) -> bool {
+        self.tagged > 0.0 || self.plain > 0.0
+    }
+}
+
 impl RewardSet {
-    /// The components that `section` asks for under `prompt`, if completions are truncated at `max_completion_length`.
+    /// As [`RewardSet::for_prompts`], for a single prior prompt.
+    pub fn from_config(section: &RewardSection, prompt: &PriorPrompt, max_completion_length: usize) -> Result<Self> {
+        Self::for_prompts(section, &[prompt], max_completion_length)
+    }
+
+    /// The components that `section` asks for under `prompts`, if completions are truncated at `max_completion_length`.
     /// Starts the commands of custom ones.
     ///
     /// # Errors
-    /// For values that are not valid, with their key; a format that the prior prompt does not ask for; a command that
+    /// For values that are not valid, with their key; a format that a prior prompt does not ask for; a command that
     /// cannot be started.
-    pub fn from_config(section: &RewardSection, prompt: &PriorPrompt, max_completion_length: usize) -> Result<Self> {
-        let tags = Tags::of(prompt)?;
-        section.validate(&prompt.name, tags.is_some(), max_completion_length)?;
-        let (accuracy, format) = section.weights(tags.is_some());
+    pub fn for_prompts(
+        section: &RewardSection,
+        prompts: &[&PriorPrompt],
+        max_completion_length: usize,
+    ) -> Result<Self> {
+        let (mut has_tagged, mut has_plain) = (false, false);
+        for prompt in prompts {
+            let is_tagged = Tags::of(prompt)?.is_some();
+            section.validate(&prompt.name, is_tagged, max_completion_length)?;
+            has_tagged |= is_tagged;
+            has_plain |= !is_tagged;
+        }
+        let [(accuracy, format), (plain_accuracy, _)] = [true, false].map(|has_tag| section.weights(has_tag));
+        let accuracy = RuleWeight {
+            tagged: if has_tagged { accuracy } else { 0.0 },
+            plain: if has_plain { plain_accuracy } else { 0.0 },
+        };
         let scope = section.accuracy.scope;
-        let gate = || tags.clone().filter(|_| section.gate == Gate::Format).map(|tags| FormatReward { tags });
+        let gate = section.gate == Gate::Format;
 
-        let mut rules: Vec<(Box<dyn Reward>, f64)> = vec![(Box::new(AccuracyReward { scope }), accuracy)];
-        if let Some(tags) = &tags {
-            rules.push((Box::new(FormatReward { tags: tags.clone() }), format));
+        let mut rules: Vec<(Box<dyn Reward>, RuleWeight)> = vec![(Box::new(AccuracyReward { scope }), accuracy)];
+        if has_tagged {
+            let mut add = |name, of: fn(Tags) -> Box<dyn Reward>, weight: f64| {
+                rules.push((Box::new(TagRule { name, of }), RuleWeight { tagged: weight, plain: 0.0 }));
+            };
+            add("format", |tags| Box::new(FormatReward { tags }), format);
             if let Some(weight) = section.format_strict.weight {
-                rules.push((Box::new(FormatStrictReward { tags: tags.clone() }), weight));
+                add("format_strict", |tags| Box::new(FormatStrictReward { tags }), weight);
             }
             if let Some(weight) = section.tag_count.weight {
-                rules.push((Box::new(TagCountReward::new(tags.clone())), weight));
+                add("tag_count", |tags| Box::new(TagCountReward::new(tags)), weight);
             }
         }
         let (values, limit) = (&section.length, section.length.limit(max_completion_length));
         if let Some(weight) = values.weight {
             let rule: Box<dyn Reward> = match values.kind {
-                LengthKind::Cosine => Box::new(CosineReward {
-                    accuracy: AccuracyReward { scope },
-                    gate: gate(),
-                    values: values.clone(),
-                    limit,
-                }),
+                LengthKind::Cosine => {
+                    Box::new(CosineReward { accuracy: AccuracyReward { scope }, gate, values: values.clone(), limit })
+                }
                 LengthKind::SoftOverlong => Box::new(SoftOverlongReward { limit, cache: values.cache(limit) }),
             };
-            rules.push((rule, weight));
+            rules.push((rule, weight.into()));
         }
         if let Some(weight) = section.repetition.weight {
             let (ngram_size, max_penalty) = (section.repetition.ngram_size, section.repetition.max_penalty);
-            rules.push((Box::new(RepetitionReward { ngram_size, max_penalty }), weight));
+            rules.push((Box::new(RepetitionReward { ngram_size, max_penalty }), weight.into()));
         }
         if let Some(weight) = section.code.weight {
-            rules.push((Box::new(CodeReward::new(&section.code)?), weight));
+            rules.push((Box::new(CodeReward::new(&section.code)?), weight.into()));
         }
         if let Some(weight) = section.random.weight {
-            rules.push((Box::new(RandomReward { probability: section.random.probability }), weight));
+            rules.push((Box::new(RandomReward { probability: section.random.probability }), weight.into()));
         }
         let inverted = section.inverted.weight;
         if let Some(weight) = inverted {
-            rules.push((Box::new(InvertedReward { accuracy: AccuracyReward { scope } }), weight));
+            rules.push((Box::new(InvertedReward { accuracy: AccuracyReward { scope } }), weight.into()));
         }
         let commands = section.custom.iter().map(|custom| Ok((CustomReward::start(custom)?, custom.weight)));
         let by_length = values.kind == LengthKind::Cosine && values.weight.is_some_and(|weight| weight > 0.0);
@@ -84,16 +127,23 @@ impl RewardSet {
             rules,
             majority: section.majority.weight.map(|weight| (MajorityReward { scope }, weight)),
             commands: commands.collect::<Result<_>>()?,
-            gate: gate(),
-            checks_answers: accuracy > 0.0 || by_length,
-            needs_gold: accuracy > 0.0 || by_length || inverted.is_some_and(|weight| weight > 0.0),
+            gate,
+            checks_answers: accuracy.is_positive() || by_length,
+            needs_gold: accuracy.is_positive() || by_length || inverted.is_some_and(|weight| weight > 0.0),
         })
     }
 
     /// The given rules, for tests.
     #[cfg(test)]
     pub(super) fn of(rules: Vec<(Box<dyn Reward>, f64)>) -> Self {
-        RewardSet { rules, majority: None, commands: Vec::new(), gate: None, needs_gold: true, checks_answers: true }
+        RewardSet {
+            rules: rules.into_iter().map(|(rule, weight)| (rule, weight.into())).collect(),
+            majority: None,
+            commands: Vec::new(),
+            gate: false,
+            needs_gold: true,
+            checks_answers: true,
+        }
     }
 
     pub fn names(&self) -> Vec<&str> {
@@ -115,7 +165,7 @@ impl RewardSet {
 
     /// Whether `code` has a weight.
     pub(super) fn runs_programs(&self) -> bool {
-        self.code().is_some_and(|(_, weight)| *weight > 0.0)
+        self.code().is_some_and(|(_, weight)| weight.is_positive())
     }
 
     /// The value of `code`, if it is one of the rules and can score the sample.
@@ -123,7 +173,7 @@ impl RewardSet {
         self.code()?.0.score(input).value
     }
 
-    fn code(&self) -> Option<&(Box<dyn Reward>, f64)> {
+    fn code(&self) -> Option<&(Box<dyn Reward>, RuleWeight)> {
         self.rules.iter().find(|(rule, _)| rule.name() == "code")
     }
 
@@ -134,9 +184,9 @@ impl RewardSet {
 
     /// The names of the control rewards with a weight.
     pub(super) fn rewarded_controls(&self) -> Vec<&str> {
-        let rules = self.rules.iter().map(|(rule, weight)| (rule.name(), *weight));
-        let all = rules.chain(self.majority.iter().map(|(majority, weight)| (majority.name(), *weight)));
-        all.filter(|(name, weight)| *weight > 0.0 && CONTROLS.contains(name)).map(|(name, _)| name).collect()
+        let rules = self.rules.iter().map(|(rule, weight)| (rule.name(), weight.is_positive()));
+        let all = rules.chain(self.majority.iter().map(|(majority, weight)| (majority.name(), *weight > 0.0)));
+        all.filter(|(name, is_rewarded)| *is_rewarded && CONTROLS.contains(name)).map(|(name, _)| name).collect()
     }
 
     /// Scores samples, in their order: first the rules on all cores, then the commands. The samples of a group must be
@@ -189,9 +239,13 @@ impl RewardSet {
             verdict: Verdict::Undecided("no component checks the answer".into()),
             note: None,
         };
-        let is_open = self.gate.as_ref().is_none_or(|form| form.holds(input));
+        let is_open = !self.gate || FormatReward::gate(input);
         for (rule, weight) in &self.rules {
-            scored.add(rule.score(input), *weight, is_open || !["accuracy", "code"].contains(&rule.name()));
+            scored.add(
+                rule.score(input),
+                weight.of(input.prompt),
+                is_open || !["accuracy", "code"].contains(&rule.name()),
+            );
         }
         scored
     }
@@ -287,6 +341,25 @@ mod tests {
             [&[1.0, 1.0, 1.0, 1.0, -0.5, penalty].map(Some), &[random, Some(0.0), Some(1.0)][..]].concat()
         );
         assert!((scored.total - (1.375 - 2.0 * 0.5 + 4.0 * penalty + 16.0)).abs() < 1e-12, "{}", scored.total);
+    }
+
+    #[test]
+    fn each_completion_is_scored_by_the_tags_of_its_own_prompt() {
+        let prompts = [prompt(Some("think")), prompt(Some("plan")), prompt(None)];
+        let section = RewardSection { gate: Gate::None, ..section(None, None) };
+        let set = RewardSet::for_prompts(&section, &prompts.each_ref(), 100).unwrap();
+        assert_eq!(set.names(), ["accuracy", "format"]);
+        let response = r"<plan>a</plan><answer>\boxed{7}</answer>";
+        let expected = [(Some(0.0), 0.5), (Some(1.0), 1.0), (None, 1.0)];
+        for (prompt, (format, total)) in prompts.iter().zip(expected) {
+            let scored = score(&set, prompt, "7", response);
+            assert_eq!((scored.components[1], scored.total, scored.scorable), (format, total, true), "{}", prompt.name);
+        }
+        let gated = RewardSection { gate: Gate::Format, ..section.clone() };
+        let error = RewardSet::for_prompts(&gated, &prompts.each_ref(), 100).err().unwrap().to_string();
+        assert!(error.contains("`reward.gate`: the prior prompt `none` has no format"), "{error}");
+        let set = RewardSet::for_prompts(&gated, &[&prompts[0], &prompts[1]], 100).unwrap();
+        assert_eq!([0, 1].map(|at| score(&set, &prompts[at], "7", response).total), [0.0, 1.0]);
     }
 
     #[test]

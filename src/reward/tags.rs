@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use anyhow::{Result, bail};
 
-use super::RewardInput;
+use super::{Reward, RewardInput, Score};
 use crate::prompt::PriorPrompt;
 
 /// Opening and closing tag of the first element, if there is one, then of the answer.
@@ -36,6 +36,25 @@ impl Tags {
     /// The completion with its opening tag, if that was prefilled.
     pub fn whole<'a>(&self, input: &RewardInput<'a>) -> Cow<'a, str> {
         if input.prefilled { format!("{}{}", self.0[0], input.response).into() } else { input.response.into() }
+    }
+}
+
+/// A rule about tags: those of the prior prompt of each completion. No value if that prompt asks for none.
+pub(super) struct TagRule {
+    pub name: &'static str,
+    pub of: fn(Tags) -> Box<dyn Reward>,
+}
+
+impl Reward for TagRule {
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn score(&self, input: &RewardInput) -> Score {
+        match Tags::of(input.prompt) {
+            Ok(Some(tags)) => (self.of)(tags).score(input),
+            _ => Score::default(),
+        }
     }
 }
 

@@ -26,7 +26,7 @@ impl<F: FnMut(&super::Prompt, usize, u64) -> Vec<u32>> Engine for MockEngine<F> 
                 tokens.truncate(request.max_completion_length);
                 let finish = request.finish(&tokens).unwrap_or(Finish::Length);
                 let logprobs = vec![-1.0; tokens.len()];
-                Completion { tokens, logprobs, finish }
+                Completion { tokens, logprobs, finish, server: None }
             };
             groups.push((0..request.num_generations).map(completion).collect());
             watch.group(index, &groups[index]);

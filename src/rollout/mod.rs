@@ -5,6 +5,7 @@ pub mod odd_logits;
 pub mod policy;
 pub mod sampler;
 pub mod schedule;
+pub mod servers;
 
 use crate::model::lora::Adapter;
 use anyhow::Result;
@@ -38,6 +39,8 @@ pub struct Completion {
     /// Log-probability of each token under softmax(logits / temperature), before top-k, top-p and min-p.
     pub logprobs: Vec<f32>,
     pub finish: Finish,
+    /// The number of the server that generated it; `None`: this process.
+    pub server: Option<usize>,
 }
 
 impl Completion {

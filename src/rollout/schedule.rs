@@ -212,7 +212,7 @@ impl<'a> Schedule<'a> {
             let Some(finish) = self.rows[i].finish else { continue };
             let DecodingRow { prompt, completion, slot, tokens, logprobs, .. } = self.rows.swap_remove(i);
             self.free_rows.push(slot);
-            self.ended[prompt][completion] = Some(Completion { tokens, logprobs, finish });
+            self.ended[prompt][completion] = Some(Completion { tokens, logprobs, finish, server: None });
             if self.ended[prompt].iter().all(Option::is_some) {
                 self.free_prompts.extend(self.prompt_slots[prompt].take());
                 self.groups[prompt] = self.ended[prompt].drain(..).flatten().collect();

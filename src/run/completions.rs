@@ -20,6 +20,9 @@ pub struct GroupRecord {
     pub question_id: String,
     pub question: String,
     pub gold: String,
+    /// The name of the prior prompt that the group drew; absent if the run has only one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ppe: Option<String>,
     /// [`sha256_ids`](crate::disk::hash::sha256_ids) of the rendered prompt.
     pub prompt_sha256: String,
     /// `branches` in older files.
@@ -110,6 +113,7 @@ mod tests {
             question_id: "arithmetic/17".into(),
             question: "What is 2 + 2?".into(),
             gold: "4".into(),
+            ppe: None,
             prompt_sha256: crate::disk::hash::sha256_ids(&[1, 2]),
             completions: vec![
                 completion(&Verdict::Correct, 0.70710677),
@@ -135,6 +139,10 @@ mod tests {
         );
         assert_eq!(read(&run.completions()).unwrap(), std::slice::from_ref(&group));
         std::fs::write(run.completions(), text.replace("\"completions\":", "\"branches\":")).unwrap();
-        assert_eq!(read(&run.completions()).unwrap(), [group], "an older file");
+        assert_eq!(read(&run.completions()).unwrap(), [group.clone()], "an older file");
+        let drawn = GroupRecord { ppe: Some("planning@1".into()), ..group };
+        let line = serde_json::to_string(&drawn).unwrap();
+        assert!(line.contains(r#""gold":"4","ppe":"planning@1","prompt_sha256""#), "{line}");
+        assert_eq!(serde_json::from_str::<GroupRecord>(&line).unwrap(), drawn);
     }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use crate::config::{self, EvalSection, RunConfig};
+use crate::config::{self, EvalSection, PromptSection, RunConfig};
 use crate::disk::atomic::{verify_dir, write_error};
 use crate::disk::files;
 use crate::disk::hash::sha256_file;
@@ -89,13 +89,13 @@ impl RunDir {
         self.path.join(CONFIG)
     }
 
-    /// The configuration that the run was started with. A user's own prompt is read from the run's copy.
+    /// The configuration that the run was started with. A user's own prompts are read from the run's copy.
     pub fn run_config(&self) -> Result<RunConfig> {
         let layers = config::ConfigLayers { files: vec![self.config()], ..config::ConfigLayers::default() };
         let mut config = config::resolve(&layers)?.config;
-        if prompt::find_shipped(&config.prompt.reference()).is_none() {
-            config.prompt.ppe = self.prompt().display().to_string();
-            config.prompt.wording = 0;
+        if !config.prompt.entries().iter().all(|entry| prompt::find_shipped(&entry.ppe).is_some()) {
+            let ppe = Some(self.prompt().display().to_string());
+            config.prompt = PromptSection { ppe, wording: 0, mix: Vec::new(), ..config.prompt };
         }
         Ok(config)
     }
@@ -140,6 +140,11 @@ impl RunDir {
     /// The trained adapter in PEFT format.
     pub fn adapter(&self) -> PathBuf {
         self.path.join("adapter")
+    }
+
+    /// The folder with the adapter that servers use for rollouts.
+    pub fn server_adapters(&self) -> PathBuf {
+        self.path.join("server-adapters")
     }
 
     /// Results of evaluations.

@@ -28,9 +28,9 @@ pub fn short(hash: &str) -> &str {
 /// The inputs in which `now` differs from `before`. Of a manifest from an older version only what it recorded is compared.
 pub fn changes(before: &Manifest, now: &Manifest) -> Vec<InputChange> {
     let mut changes = differences(|name| format!("`{name}` of the run"), &before.files, &now.files);
-    let prompt = |manifest: &Manifest| BTreeMap::from([(String::new(), manifest.prompt.sha256.clone())]);
+    let prompt = |manifest: &Manifest| BTreeMap::from([(String::new(), manifest.learned_prompt().sha256.clone())]);
     if !changes.iter().any(|change| change.input.contains("prompt.toml")) {
-        let text = |_: &str| format!("text of the prior prompt `{}`", before.prompt.name);
+        let text = |_: &str| format!("text of the prior prompt `{}`", before.learned_prompt().name);
         changes.extend(differences(text, &prompt(before), &prompt(now)));
     }
     changes.extend(differences(|name| named("model", name, before), &before.model.files, &now.model.files));

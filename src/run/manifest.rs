@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::dir::RunDir;
 use crate::disk::atomic;
+use crate::disk::hash::sha256;
+use crate::prompt::{Mixture, WeightedPrompt};
 
 /// `manifest.json`. Its values do not change during the life of a run, except that sessions are added, and that a session whose
 /// inputs have changed replaces their hashes; the earlier ones are in [`RunSession::changes`].
@@ -21,7 +23,11 @@ pub struct Manifest {
     pub steps: usize,
     pub model: SourceRecord,
     pub data: SourceRecord,
+    /// The prior prompt of the rollouts.
     pub prompt: PromptIdentity,
+    /// The prior prompt that was distilled; the rollouts have none then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub distilled: Option<PromptIdentity>,
     /// The user's own chat template.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub template: Option<SourceRecord>,
@@ -41,6 +47,21 @@ pub struct Manifest {
     pub sessions: Vec<RunSession>,
 }
 
+impl Manifest {
+    /// The prior prompt that the run learns from: under which it samples, or which it distills.
+    pub fn learned_prompt(&self) -> &PromptIdentity {
+        self.distilled.as_ref().unwrap_or(&self.prompt)
+    }
+
+    /// The name of [`Manifest::learned_prompt`], and whether it is distilled.
+    pub fn prompt_label(&self) -> String {
+        match &self.distilled {
+            Some(distilled) => format!("{} distilled", distilled.name),
+            None => self.prompt.name.clone(),
+        }
+    }
+}
+
 /// The source of weights or questions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SourceRecord {
@@ -57,8 +78,42 @@ pub struct SourceRecord {
 pub struct PromptIdentity {
     pub name: String,
     pub wording: String,
+    /// SHA-256 of the text; of a mixture, of the file with all prompts.
+    pub sha256: String,
+    /// The prompts of a mixture; empty for a single prompt.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mixture: Vec<MixedPrompt>,
+}
+
+/// One of the prior prompts of a mixture.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MixedPrompt {
+    pub name: String,
+    pub weight: f64,
+    pub wording: String,
     /// SHA-256 of the text.
     pub sha256: String,
+}
+
+impl From<&Mixture> for PromptIdentity {
+    fn from(mixture: &Mixture) -> Self {
+        let part = |WeightedPrompt { prompt, weight }: &WeightedPrompt| MixedPrompt {
+            name: prompt.name.clone(),
+            weight: *weight,
+            wording: prompt.wording.clone(),
+            sha256: sha256(prompt.text.as_bytes()),
+        };
+        let parts: Vec<MixedPrompt> = mixture.parts().iter().map(part).collect();
+        Self {
+            name: mixture.name(),
+            wording: mixture.wording(),
+            sha256: match &parts[..] {
+                [one] => one.sha256.clone(),
+                _ => sha256(mixture.to_toml().as_bytes()),
+            },
+            mixture: if mixture.is_mixed() { parts } else { Vec::new() },
+        }
+    }
 }
 
 /// One process of the run. Results are bit-identical for equal version, target, processor and device.
@@ -189,7 +244,13 @@ mod tests {
             steps: 40,
             model: source("tiny"),
             data: source("arithmetic"),
-            prompt: PromptIdentity { name: "null-example".into(), wording: "rft".into(), sha256: "00".into() },
+            prompt: PromptIdentity {
+                name: "null-example".into(),
+                wording: "rft".into(),
+                sha256: "00".into(),
+                mixture: Vec::new(),
+            },
+            distilled: None,
             template: None,
             init_adapter: None,
             difficulty: None,

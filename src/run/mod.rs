@@ -16,6 +16,7 @@ pub mod status;
 pub mod tensorboard;
 pub mod terminal;
 pub mod trained;
+pub mod tuning;
 pub mod wrap;
 
 pub use completions::{CompletionRecord, CompletionsLog, GroupRecord};

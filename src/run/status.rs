@@ -78,7 +78,7 @@ impl RunStatus {
             step,
             steps: manifest.steps,
             reward: training.last().and_then(|record| record.values["reward"]),
-            prompt: manifest.prompt.name,
+            prompt: manifest.prompt_label(),
             model: manifest.model.path,
             seed: manifest.seed,
             started: manifest.sessions.first().map(|session| session.started.clone()),
@@ -151,7 +151,8 @@ mod tests {
 
     fn manifest() -> Manifest {
         let source = |path: &str| SourceRecord { path: path.into(), revision: None, files: BTreeMap::new() };
-        let prompt = PromptIdentity { name: "none".into(), wording: "rft".into(), sha256: "00".into() };
+        let prompt =
+            PromptIdentity { name: "none".into(), wording: "rft".into(), sha256: "00".into(), mixture: Vec::new() };
         let sessions = vec![RunSession::start(jiff::Timestamp::now(), "cpu", 1, None)];
         Manifest {
             seed: 7,
@@ -159,6 +160,7 @@ mod tests {
             model: source("tiny"),
             data: source("arithmetic"),
             prompt,
+            distilled: None,
             template: None,
             init_adapter: None,
             difficulty: None,

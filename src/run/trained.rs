@@ -10,7 +10,7 @@ use crate::model::hub::{HubConfig, Kind, Plan, Repo, adapter_files, is_hub_id};
 use crate::model::lora::Adapter;
 use crate::model::peft::{self, load_adapter};
 use crate::model::source::ModelSource;
-use crate::prompt::{self, PriorPrompt};
+use crate::prompt::{self, Mixture};
 
 /// The location of an adapter, and the configuration and prompt of the run that trained it.
 pub struct Trained {
@@ -61,12 +61,17 @@ impl Trained {
     /// The model that the adapter was trained on, and its revision: from the run's configuration, or else the name in the
     /// adapter's own configuration.
     pub fn base_model(&self) -> Result<(Option<String>, Option<String>)> {
-        let Some(run) = &self.config else {
+        let Some(RunConfig { model, .. }) = self.own_config()? else {
             return Ok((peft::load_config(&self.folder)?.base_model_name_or_path, None));
         };
-        let layers = ConfigLayers { files: vec![run.clone()], ..ConfigLayers::default() };
-        let model = config::resolve(&layers)?.config.model;
         Ok((Some(model.path), Some(model.revision)))
+    }
+
+    /// The configuration of the run; `None` for an adapter without a run.
+    fn own_config(&self) -> Result<Option<RunConfig>> {
+        let Some(run) = &self.config else { return Ok(None) };
+        let layers = ConfigLayers { files: vec![run.clone()], ..ConfigLayers::default() };
+        Ok(Some(config::resolve(&layers)?.config))
     }
 
     /// Loads the adapter, for the model `source`.
@@ -129,13 +134,20 @@ pub fn other_base(folder: &Path, source: &ModelSource) -> Option<OtherBase> {
     Some(OtherBase { name: base, difference, by_name: manifest.is_none() })
 }
 
-/// The prior prompt of `config`. If it is the run's own prompt and not a shipped one, it is read from the run directory, because
-/// the user's file may have changed since. `chosen`: the user selected a prompt.
-pub fn prior_prompt(trained: Option<&Trained>, config: &RunConfig, chosen: bool) -> Result<PriorPrompt> {
-    match trained.and_then(|trained| trained.prompt.as_ref()) {
-        Some(file) if !chosen && prompt::find_shipped(&config.prompt.reference()).is_none() => {
-            prompt::find(&file.display().to_string())
-        }
-        _ => prompt::find(&config.prompt.reference()),
+/// The prior prompts of `config`: those that the user chose, or those of training. If they are the run's own and not all of them
+/// are shipped, they are read from the run directory, because the user's files may have changed since. `chosen`: the user
+/// selected a prompt.
+pub fn prior_prompts(trained: Option<&Trained>, config: &RunConfig, chosen: bool) -> Result<Mixture> {
+    if !chosen && trained.is_some() && config.distilled().is_some() {
+        return Mixture::of_entries(&config.training_prompts());
     }
+    let entries = config.prompt.entries();
+    if let Some(trained) = trained.filter(|_| !chosen)
+        && let (Some(own), Some(file)) = (trained.own_config()?, &trained.prompt)
+        && own.prompt.entries() == entries
+        && !entries.iter().all(|entry| prompt::find_shipped(&entry.ppe).is_some())
+    {
+        return Mixture::read(file);
+    }
+    Mixture::of_config(&config.prompt)
 }

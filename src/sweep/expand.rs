@@ -7,10 +7,10 @@ use anyhow::{Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use toml::Value;
 
-use super::file::{SlurmSection, SweepAxis, SweepEvalSection, SweepFile, When, is_plain};
-use crate::config::{Entry, MergedConfig, RunConfig, ValueOrigin};
+use super::file::{Listed, SlurmSection, SweepAxis, SweepEvalSection, SweepFile, When, is_plain};
+use crate::config::{Entry, MergedConfig, MixEntry, RunConfig, ValueOrigin};
 use crate::eval::bench;
-use crate::prompt::{self, PriorPrompt};
+use crate::prompt::Mixture;
 
 /// All runs and evaluations of a sweep.
 #[derive(Clone, Debug)]
@@ -53,8 +53,11 @@ pub struct Eval {
     pub test_prompt: String,
     /// Names of the benchmarks.
     pub benches: Vec<String>,
-    /// The value of `rft eval --ppe`; `None` for the training prompt of the run.
+    /// The value of `rft eval --ppe`; `None` for the training prompt of the run, or a mixture.
     pub ppe: Option<String>,
+    /// The value of `prompt.mix` for a mixture that is not the training prompt of the run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mix: Vec<MixEntry>,
     /// The run whose configuration has the model and the settings.
     pub config: String,
 }
@@ -66,10 +69,7 @@ pub struct Eval {
 pub fn expand(file: &SweepFile) -> Result<Sweep> {
     let section = &file.sweep;
     let arms = arms(file)?;
-    let seeds = match section.seeds.is_empty() {
-        true => vec![arms[0].config.train.seed],
-        false => section.seeds.clone(),
-    };
+    let seeds = seeds(file, &arms);
     let mut runs = Vec::new();
     let mut configs = BTreeMap::new();
     for &seed in &seeds {
@@ -97,25 +97,38 @@ pub fn expand(file: &SweepFile) -> Result<Sweep> {
     })
 }
 
-/// Runs that differ only in their seed.
-struct SweepArm {
-    name: String,
-    varies: BTreeMap<String, serde_json::Value>,
-    config: RunConfig,
+/// The seeds of each arm.
+pub(super) fn seeds(file: &SweepFile, arms: &[SweepArm]) -> Vec<u64> {
+    match file.sweep.seeds.is_empty() {
+        true => vec![arms[0].config.train.seed],
+        false => file.sweep.seeds.clone(),
+    }
 }
 
-fn arms(file: &SweepFile) -> Result<Vec<SweepArm>> {
+/// Runs that differ only in their seed.
+pub(super) struct SweepArm {
+    pub name: String,
+    pub varies: BTreeMap<String, serde_json::Value>,
+    pub config: RunConfig,
+    /// The same configuration, to set more values.
+    pub merged: MergedConfig,
+    /// Its own candidates of `[sweep.tune]`.
+    pub candidates: Option<Vec<Entry>>,
+}
+
+/// The arms of a file, in its order.
+pub(super) fn arms(file: &SweepFile) -> Result<Vec<SweepArm>> {
     let sweep = &file.sweep;
     let points = points(&sweep.grid, &sweep.zip).into_iter().map(|entries| (None, None, entries));
-    let listed = sweep.list.iter().map(|it| (it.name.clone(), Some(&it.origin), it.entries.clone()));
-    let mut points: Vec<(Option<String>, Option<&ValueOrigin>, Vec<Entry>)> = points.chain(listed).collect();
+    let listed = sweep.list.iter().map(|it| (it.name.clone(), Some(it), it.entries.clone()));
+    let mut points: Vec<(Option<String>, Option<&Listed>, Vec<Entry>)> = points.chain(listed).collect();
     if points.is_empty() {
         points.push((Some("all".to_owned()), None, Vec::new()));
     }
     let short = short_keys(&sweep.varied());
     let mut names = Names::default();
     let mut arms: Vec<SweepArm> = Vec::new();
-    for (name, origin, entries) in points {
+    for (name, listed, entries) in points {
         let mut merged = file.base.clone();
         entries.iter().try_for_each(|entry| merged.lay(entry))?;
         let mut varies: BTreeMap<_, _> = entries.iter().map(|entry| (entry.key(), in_json(&entry.value))).collect();
@@ -125,9 +138,10 @@ fn arms(file: &SweepFile) -> Result<Vec<SweepArm>> {
                 varies.insert(entry.key(), in_json(&entry.value));
             }
         }
-        let config = merged.finish()?.config;
+        let config = merged.clone().finish()?.config;
         if let Some(same) = arms.iter().find(|arm| arm.config == config) {
-            let site = origin.or_else(|| entries.first().map(|it| &it.origin)).map(ValueOrigin::site);
+            let origin = listed.map(|it| &it.origin).or_else(|| entries.first().map(|it| &it.origin));
+            let site = origin.map(ValueOrigin::site);
             let site = site.unwrap_or_else(|| file.path.display().to_string());
             bail!(
                 "{site}: this arm is the same as `{}`\nhint: remove one of them; to train with more seeds, set sweep.seeds",
@@ -135,7 +149,8 @@ fn arms(file: &SweepFile) -> Result<Vec<SweepArm>> {
             );
         }
         let name = names.give(&name.unwrap_or_else(|| label(&entries, &short)));
-        arms.push(SweepArm { name, varies, config });
+        let candidates = listed.and_then(|it| it.candidates.clone());
+        arms.push(SweepArm { name, varies, config, merged, candidates });
     }
     Ok(arms)
 }
@@ -186,7 +201,7 @@ fn same(a: &Value, b: &Value) -> bool {
 }
 
 /// The short form of each varied key in names: its last parts, or the whole key if another key has the same last parts.
-fn short_keys(keys: &[String]) -> BTreeMap<String, String> {
+pub(super) fn short_keys(keys: &[String]) -> BTreeMap<String, String> {
     let tail = |key: &str| key.split_once('.').map_or(key, |(_, tail)| tail).to_owned();
     let is_alone = |key: &str| keys.iter().filter(|it| tail(it) == tail(key)).count() == 1;
     keys.iter().map(|key| (key.clone(), if is_alone(key) { tail(key) } else { key.clone() })).collect()
@@ -196,15 +211,27 @@ fn short_keys(keys: &[String]) -> BTreeMap<String, String> {
 fn label(entries: &[Entry], short: &BTreeMap<String, String>) -> String {
     let part = |entry: &Entry| match (entry.key().as_str(), &entry.value) {
         // For a file, its name.
-        ("prompt.ppe", Value::String(name)) => {
-            Path::new(name).file_stem().map_or_else(|| name.clone(), |stem| stem.to_string_lossy().into_owned())
-        }
+        ("prompt.ppe", Value::String(name)) => stem(name),
+        ("prompt.mix", Value::Array(mix)) => mixed(mix),
         (key, value) => format!("{}={}", short.get(key).map_or(key, String::as_str), written(value)),
     };
     entries.iter().map(part).collect::<Vec<_>>().join("-")
 }
 
-fn written(value: &Value) -> String {
+/// The name of a prompt; for a file, its name.
+fn stem(name: &str) -> String {
+    Path::new(name).file_stem().map_or_else(|| name.to_owned(), |stem| stem.to_string_lossy().into_owned())
+}
+
+/// The names of the prompts of a mixture, with their weights if these differ: `reasoning+planning-1`, `reasoning=3+none=1`.
+fn mixed(mix: &[Value]) -> String {
+    let entries: Vec<MixEntry> = mix.iter().filter_map(|entry| entry.clone().try_into().ok()).collect();
+    let equal = entries.iter().all(|it| it.weight == entries[0].weight);
+    let part = |it: &MixEntry| if equal { stem(&it.ppe) } else { format!("{}={}", stem(&it.ppe), it.weight) };
+    entries.iter().map(part).collect::<Vec<_>>().join("+")
+}
+
+pub(super) fn written(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
         Value::Array(list) => list.iter().map(written).collect::<Vec<_>>().join("+"),
@@ -213,19 +240,19 @@ fn written(value: &Value) -> String {
     }
 }
 
-fn in_json(value: &Value) -> serde_json::Value {
+pub(super) fn in_json(value: &Value) -> serde_json::Value {
     serde_json::to_value(value).unwrap_or_default()
 }
 
 /// Unique names that are valid on every file system.
 #[derive(Default)]
-struct Names(BTreeSet<String>);
+pub(super) struct Names(BTreeSet<String>);
 
 impl Names {
     const LONGEST: usize = 80;
 
     /// `wanted`, or the closest free and valid name.
-    fn give(&mut self, wanted: &str) -> String {
+    pub fn give(&mut self, wanted: &str) -> String {
         let plain = |c: char| if is_plain(c) || "=+".contains(c) { c } else { '-' };
         let mut name: String = wanted.chars().map(plain).take(Self::LONGEST).collect();
         // `../..` must not leave the folder, and a leading `-` would be an option.
@@ -242,12 +269,23 @@ impl Names {
     }
 }
 
-/// A test prompt: the value given, and the prompt that it refers to.
+/// A test prompt, or the mixture of an arm.
 struct TestPrompt {
-    given: String,
-    prior: PriorPrompt,
+    /// As the configuration names it.
+    given: Vec<MixEntry>,
+    mixture: Mixture,
     /// Its name, made unique if two prompts have the same name.
     name: String,
+}
+
+impl TestPrompt {
+    /// The values of `--ppe` and of `prompt.mix`.
+    fn flags(&self) -> (Option<String>, Vec<MixEntry>) {
+        match &self.given[..] {
+            [one] => (Some(one.ppe.clone()), Vec::new()),
+            several => (None, several.to_vec()),
+        }
+    }
 }
 
 fn evals(section: &SweepEvalSection, runs: &[SweepRun], configs: &BTreeMap<String, RunConfig>) -> Result<Vec<Eval>> {
@@ -256,20 +294,24 @@ fn evals(section: &SweepEvalSection, runs: &[SweepRun], configs: &BTreeMap<Strin
     ensure!(repeated.is_none(), "sweep.eval.benchmarks: `{}` occurs twice", benches[repeated.unwrap_or(0)]);
 
     let mut prompts: Vec<TestPrompt> = Vec::new();
-    let mut names = Names::default();
-    let mut learn = |given: &str| -> Result<usize> {
-        let prior = prompt::find(given)?;
-        if let Some(at) = prompts.iter().position(|it| it.prior == prior) {
+    let mut learn = |given: Vec<MixEntry>| -> Result<usize> {
+        let mixture = Mixture::of_entries(&given)?;
+        if let Some(at) = prompts.iter().position(|it| it.mixture == mixture) {
             return Ok(at);
         }
-        let name = names.give(&prior.name);
-        prompts.push(TestPrompt { given: given.to_owned(), prior, name });
+        let name = mixture.name();
+        let numbered = (2..).map(|number| format!("{name}-{number}"));
+        let free =
+            std::iter::once(name.clone()).chain(numbered).find(|it| prompts.iter().all(|known| known.name != *it));
+        prompts.push(TestPrompt { given, mixture, name: free.unwrap_or(name) });
         Ok(prompts.len() - 1)
     };
-    let own: Vec<usize> =
-        runs.iter().map(|run| learn(&configs[&run.name].prompt.reference())).collect::<Result<_>>()?;
+    let own: Vec<usize> = runs.iter().map(|run| learn(configs[&run.name].training_prompts())).collect::<Result<_>>()?;
+    // A distilled prompt too, so that the untrained model is evaluated under it.
+    runs.iter().try_for_each(|run| learn(configs[&run.name].prompt.entries()).map(drop))?;
     let named = section.test_prompts.iter().filter(|it| !["own", "all"].contains(&it.as_str()));
-    let named: Vec<usize> = named.map(|name| learn(name)).collect::<Result<_>>()?;
+    let named: Vec<usize> =
+        named.map(|name| learn(vec![MixEntry { ppe: name.clone(), weight: 1.0 }])).collect::<Result<_>>()?;
     let all: Vec<usize> = (0..prompts.len()).collect();
     let has = |word: &str| section.test_prompts.iter().any(|it| it == word);
 
@@ -279,7 +321,7 @@ fn evals(section: &SweepEvalSection, runs: &[SweepRun], configs: &BTreeMap<Strin
         for (base, config) in bases(runs, configs) {
             for prompt in &prompts {
                 let name = names.give(&format!("{base}-under-{}", prompt.name));
-                let (test_prompt, ppe) = (prompt.name.clone(), Some(prompt.given.clone()));
+                let (test_prompt, (ppe, mix)) = (prompt.name.clone(), prompt.flags());
                 let benches = benches.clone();
                 evals.push(Eval {
                     name,
@@ -289,6 +331,7 @@ fn evals(section: &SweepEvalSection, runs: &[SweepRun], configs: &BTreeMap<Strin
                     test_prompt,
                     benches,
                     ppe,
+                    mix,
                     config: config.clone(),
                 });
             }
@@ -307,6 +350,7 @@ fn evals(section: &SweepEvalSection, runs: &[SweepRun], configs: &BTreeMap<Strin
             }
             under.push(at);
             let prompt = &prompts[at];
+            let (ppe, mix) = if at == own { (None, Vec::new()) } else { prompt.flags() };
             evals.push(Eval {
                 name: names.give(&format!("{}-under-{}", run.name, prompt.name)),
                 run: Some(run.name.clone()),
@@ -314,7 +358,8 @@ fn evals(section: &SweepEvalSection, runs: &[SweepRun], configs: &BTreeMap<Strin
                 seed: Some(run.seed),
                 test_prompt: prompt.name.clone(),
                 benches: benches.clone(),
-                ppe: (at != own).then(|| prompt.given.clone()),
+                ppe,
+                mix,
                 config: run.name.clone(),
             });
         }

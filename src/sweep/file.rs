@@ -8,7 +8,10 @@ use toml::Value;
 
 use super::keys::{Keys, leaf};
 use super::shipped::{SHIPPED, Shipped};
-use crate::config::{ConfigKey, Content, Entry, MergedConfig, Node, Preset, ValueOrigin, find_preset, of_set};
+use super::tune_section::{self, TuneSection};
+use crate::config::{
+    ConfigKey, Content, Entry, MergedConfig, Node, Preset, ValueOrigin, checked_layer, find_preset, of_set,
+};
 
 /// A sweep as it was written.
 pub struct SweepFile {
@@ -39,6 +42,8 @@ pub struct SweepSection {
     pub(super) when: Vec<When>,
     /// Evaluations of every run; `None` without `[sweep.eval]`.
     pub eval: Option<SweepEvalSection>,
+    /// The setting that is chosen for each arm; `None` without `[sweep.tune]`.
+    pub tune: Option<TuneSection>,
 }
 
 /// A key and its values.
@@ -52,6 +57,8 @@ pub(super) struct SweepAxis {
 pub(super) struct Listed {
     pub name: Option<String>,
     pub entries: Vec<Entry>,
+    /// Its own candidates of `[sweep.tune]`.
+    pub candidates: Option<Vec<Entry>>,
     pub origin: ValueOrigin,
 }
 
@@ -128,8 +135,8 @@ impl SweepFile {
         let sweep = take(&mut root, "sweep");
         let slurm = take(&mut root, "slurm");
         let preset = take(&mut root, "preset").map(|node| preset(&node)).transpose()?;
-        let mut entries = root.entries();
-        entries.extend(own.iter().cloned());
+        let mut entries = checked_layer(root.entries())?;
+        entries.extend(checked_layer(own.clone())?);
         let base = MergedConfig::new(preset, &entries)?;
         let file = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let sweep = sweep.with_context(|| {
@@ -142,6 +149,11 @@ impl SweepFile {
             ensure!(
                 !sweep.varied().contains(&key),
                 "{}: this sweep varies `{key}`\nhint: set its values in [sweep.grid], [sweep.zip] or [[sweep.list]]",
+                entry.origin.site()
+            );
+            ensure!(
+                sweep.tune.as_ref().is_none_or(|tune| tune.key != key),
+                "{}: this sweep tunes `{key}`\nhint: set its candidates in sweep.tune.values",
                 entry.origin.site()
             );
         }
@@ -200,6 +212,7 @@ fn insert(node: &mut Node, path: &[String], value: Node) -> Result<()> {
 impl SweepSection {
     fn read(node: &Node, file: &str) -> Result<Self> {
         let mut keys = Keys::of(node, "sweep")?;
+        let tune = keys.node("tune").map(TuneSection::read).transpose()?;
         let section = Self {
             name: keys.take("name")?.unwrap_or_else(|| file.to_owned()),
             demonstration: keys.take("demonstration")?.unwrap_or(false),
@@ -208,9 +221,10 @@ impl SweepSection {
             jobs: keys.take("jobs")?,
             grid: keys.node("grid").map_or_else(|| Ok(Vec::new()), |node| axes(node, "sweep.grid"))?,
             zip: keys.node("zip").map_or_else(|| Ok(Vec::new()), |node| axes(node, "sweep.zip"))?,
-            list: keys.list("list", Listed::read)?,
+            list: keys.list("list", |node| Listed::read(node, tune.as_ref()))?,
             when: keys.list("when", When::read)?,
             eval: keys.node("eval").map(SweepEvalSection::read).transpose()?,
+            tune,
         };
         let name = keys.origin("name");
         keys.finish()?;
@@ -259,6 +273,7 @@ impl SweepSection {
             );
             seen.push(entry.key());
         }
+        self.tune.as_ref().map_or(Ok(()), |tune| tune_section::check_axes(tune, &seen))?;
         let listed = self.list.iter().flat_map(|it| &it.entries);
         let set = self.when.iter().flat_map(|it| &it.set);
         for entry in self.grid.iter().chain(&self.zip).flat_map(|it| &it.values).chain(listed).chain(set) {
@@ -307,9 +322,10 @@ fn axes(node: &Node, section: &str) -> Result<Vec<SweepAxis>> {
 }
 
 impl Listed {
-    fn read(node: &Node) -> Result<Self> {
+    fn read(node: &Node, tune: Option<&TuneSection>) -> Result<Self> {
         let mut rest = node.clone();
         let name = take(&mut rest, "name");
+        let candidates = take(&mut rest, "tune").map(|own| tune_section::of_arm(&own, tune)).transpose()?;
         let name = match &name {
             Some(node) => {
                 let name: String = leaf(node, "sweep.list.name")?;
@@ -322,7 +338,17 @@ impl Listed {
             }
             None => None,
         };
-        Ok(Self { name, entries: rest.entries(), origin: node.origin.clone() })
+        let entries = checked_layer(rest.entries())?;
+        if let Some(tune) = tune.filter(|_| candidates.is_some())
+            && let Some(set) = entries.iter().find(|it| it.key() == tune.key)
+        {
+            bail!(
+                "{}: this arm sets `{}` and has candidates for it\nhint: remove one of the two",
+                set.origin.site(),
+                tune.key
+            );
+        }
+        Ok(Self { name, entries, candidates, origin: node.origin.clone() })
     }
 }
 
@@ -343,7 +369,7 @@ impl When {
             Content::List(values) => values.iter().map(|value| Entry::of_node(&path, value)).collect(),
             _ => vec![Entry::of_node(&path, node)],
         };
-        Ok(Self { conditions: condition.leaves().into_iter().map(any).collect(), set: set.entries() })
+        Ok(Self { conditions: condition.leaves().into_iter().map(any).collect(), set: checked_layer(set.entries())? })
     }
 }
 

@@ -6,6 +6,8 @@
 //! runs/RUN/           run directories
 //! evals/EVAL/         evaluations
 //! logs/NAME.log       the output of each process; NAME.failed if the last one failed; NAME.starts counts a job's starts
+//! tune/               with [sweep.tune]: its trials, in the same form
+//! tune.json           with [sweep.tune]: the value chosen for each arm
 //! ```
 
 use std::collections::BTreeMap;
@@ -24,7 +26,7 @@ use crate::disk::files;
 use crate::disk::lock::{self, Lock, is_held};
 use crate::run::dir::is_name;
 use crate::run::status::{self, RunStatus};
-use crate::run::{Manifest, RunDir, metrics};
+use crate::run::{Manifest, RunDir, metrics, tuning};
 use crate::stats::mean;
 
 /// The folder of a sweep.
@@ -110,6 +112,9 @@ pub fn tally(states: &[TaskState]) -> String {
 const RECORD: &str = "sweep.json";
 const PARTS: [&str; 4] = ["configs", "runs", "evals", "logs"];
 
+/// The folder of the trials of `[sweep.tune]`, which is the folder of a sweep too.
+const TRIALS: &str = "tune";
+
 /// Keys that may differ between machines that work on the same sweep.
 const OF_MACHINE: [&str; 4] = ["run.dir", "run.name", "run.device", "train.threads"];
 
@@ -149,6 +154,18 @@ impl SweepFolder {
         text.push(b'\n');
         atomic::write(&folder.record_path(), &text)?;
         Ok((folder, record, lock))
+    }
+
+    /// The folder of the trials of the sweep at `path`.
+    pub fn of_trials(path: &Path) -> PathBuf {
+        path.join(TRIALS)
+    }
+
+    /// Opens the sweep at `path`, or its trials if its own runs have not been started yet.
+    pub fn open_current(path: &Path) -> Result<(SweepFolder, SweepRecord)> {
+        let trials = Self::of_trials(path);
+        let is_tuning = !path.join(RECORD).is_file() && trials.join(RECORD).is_file();
+        Self::open(if is_tuning { &trials } else { path })
     }
 
     /// Opens the sweep at `path`.
@@ -375,7 +392,7 @@ fn eval_args(section: &SweepEvalSection) -> Vec<String> {
 
 /// Whether a folder contains something that does not belong to a sweep.
 fn holds_other_things(path: &Path) -> bool {
-    let own = |name: &str| name == lock::FILE || PARTS.contains(&name);
+    let own = |name: &str| [lock::FILE, TRIALS, tuning::FILE].contains(&name) || PARTS.contains(&name);
     fs::read_dir(path).is_ok_and(|entries| entries.flatten().any(|it| !it.file_name().to_str().is_some_and(own)))
 }
 

@@ -7,11 +7,13 @@ pub struct Shipped {
     pub text: &'static str,
 }
 
-pub const SHIPPED: [Shipped; 4] = [
+pub const SHIPPED: [Shipped; 6] = [
+    Shipped { name: "doubts-tiny", text: include_str!("../../configs/sweeps/doubts-tiny.toml") },
     Shipped { name: "ppe-study", text: include_str!("../../configs/sweeps/ppe-study.toml") },
     Shipped { name: "ppe-study-tiny", text: include_str!("../../configs/sweeps/ppe-study-tiny.toml") },
     Shipped { name: "reward-controls", text: include_str!("../../configs/sweeps/reward-controls.toml") },
     Shipped { name: "reward-controls-tiny", text: include_str!("../../configs/sweeps/reward-controls-tiny.toml") },
+    Shipped { name: "distill-tiny", text: include_str!("../../configs/sweeps/distill-tiny.toml") },
 ];
 
 impl Shipped {

@@ -197,6 +197,7 @@ mod tests {
             test_prompt: "none".into(),
             benches: vec!["arithmetic".into()],
             ppe: None,
+            mix: Vec::new(),
             config: "a".into(),
         };
         SweepRecord {

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail};
 
 use super::expand::Eval;
 use super::folder::{SweepFolder, SweepRecord, TaskState};
+use crate::config::MixEntry;
 use crate::disk::files;
 use crate::disk::lock::is_held;
 
@@ -98,6 +99,9 @@ pub fn evaluate(folder: &SweepFolder, record: &SweepRecord, eval: &Eval) -> Vec<
     }
     if let Some(ppe) = &eval.ppe {
         args.extend(strings(["--ppe", ppe]));
+    }
+    if !eval.mix.is_empty() {
+        args.extend(strings(["--set", &MixEntry::setting(&eval.mix)]));
     }
     args.extend(record.eval_args.iter().cloned());
     args.extend(strings(["--out", &shown(&folder.eval_path(&eval.name))]));

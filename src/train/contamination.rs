@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::config::RunConfig;
 use crate::data::decontaminate::Contamination;
-use crate::data::{self, Fetch, LoadedData, Question};
+use crate::data::{self, Fetch, HoldOut, LoadedData, Question};
 use crate::disk::atomic;
 use crate::eval::bench;
 use crate::run::RunDir;
@@ -15,11 +15,13 @@ use crate::run::RunDir;
 /// overlapping questions are removed first, and `max_questions` and the held-out questions are taken from the others: a run
 /// with 10,000 questions keeps 10,000.
 ///
+/// A run that holds out questions for the choice of a setting reads no benchmark, unless `data.decontaminate` requires it.
+///
 /// `recorded` is the result from the start of the run. It takes precedence, because a resumed run has to use the same
 /// questions, and other benchmarks may be available by now.
 pub fn load(
     config: &RunConfig,
-    held_out: usize,
+    held_out: HoldOut,
     fetch: Fetch,
     data_dir: Option<&Path>,
     recorded: Option<Contamination>,
@@ -37,7 +39,11 @@ pub fn load(
         let loaded = data::load_screened(section, seed, held_out, fetch, &mut screen)?;
         return Ok((loaded, recorded));
     }
-    let (wanted, mut not_checked) = bench::comparable(bench::all(), &section.path);
+    let (mut wanted, mut not_checked) = bench::comparable(bench::all(), &section.path);
+    if matches!(held_out, HoldOut::Tuning(_)) && !section.decontaminate {
+        let reason = "the run serves the choice of a setting, which no benchmark may influence";
+        not_checked.extend(wanted.drain(..).map(|it| (it.name, reason.to_owned())));
+    }
     let at_hand = bench::at_hand(&wanted, data_dir);
     not_checked.extend(at_hand.missing);
     let mut found = None;

@@ -21,6 +21,7 @@ use crate::math::Verdict;
 use crate::model::source::ModelSource;
 use crate::rollout::{EVALUATION_STEP, Engine, RolloutWatch};
 use crate::run::jsonl::JsonLines;
+use crate::run::manifest::PromptIdentity;
 
 /// Groups between two writes, in units of what the engine decodes at the same time.
 const ROUNDS: usize = 4;
@@ -48,12 +49,12 @@ pub struct MeasuredWith {
 
 impl MeasuredWith {
     pub fn new(config: &RunConfig, setup: &Setup, source: &ModelSource, device: &str, samples: usize) -> Self {
-        let (rollout, prior) = (&config.rollout, &setup.prior);
+        let (rollout, prompt) = (&config.rollout, PromptIdentity::from(&setup.asked));
         Self {
             model: source.name.clone(),
             model_sha256: source.hash.clone(),
-            prompt: prior.name.clone(),
-            prompt_sha256: sha256(prior.text.as_bytes()),
+            prompt: prompt.name,
+            prompt_sha256: prompt.sha256,
             template_sha256: sha256(setup.policy.template.source().as_bytes()),
             prefill: config.prompt.prefill,
             device: device.to_owned(),

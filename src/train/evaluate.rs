@@ -9,7 +9,7 @@ use crate::run::dir::{GREEDY, SAMPLED};
 use crate::run::{EvalView, GroupRecord, RunDir, completions};
 use crate::stats::{PairedComparison, Proportion, compare_paired, mean};
 use anyhow::Result;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 /// Shares of the held-out questions, with one completion each.
@@ -29,8 +29,10 @@ pub struct HeldOutScores {
     pub truncated: f64,
     /// For each question, whether its completion is right.
     right: Vec<bool>,
-    /// For each question, whether its completion has the format.
+    /// For each question whose prior prompt asks for a format, whether its completion has it.
     formatted: Option<Vec<bool>>,
+    /// The scores of the questions of each prior prompt of a mixture, by its name.
+    pub by_prompt: BTreeMap<String, HeldOutScores>,
 }
 
 /// Evaluates `adapter` as of `step` and writes every completion to the run's `eval/` folder. An existing result is read
@@ -61,7 +63,7 @@ pub fn evaluate(
 pub fn read(run: &RunDir, step: usize, greedy: bool) -> Result<Option<HeldOutEvaluation>> {
     let scores = |kind| -> Result<Option<HeldOutScores>> {
         let path = run.evaluation(step, kind);
-        path.exists().then(|| Ok(HeldOutScores::new(&completions::read(&path)?))).transpose()
+        path.exists().then(|| Ok(HeldOutScores::by_prompt(&completions::read(&path)?))).transpose()
     };
     let Some(sampled) = scores(SAMPLED)? else { return Ok(None) };
     let greedy_scores = if greedy { scores(GREEDY)? } else { None };
@@ -96,20 +98,35 @@ fn draw(
 }
 
 impl HeldOutScores {
-    fn new(groups: &[GroupRecord]) -> Self {
+    /// The scores of all groups, and of those of each prompt of a mixture.
+    fn by_prompt(groups: &[GroupRecord]) -> Self {
+        let names: BTreeSet<&String> = groups.iter().filter_map(|group| group.ppe.as_ref()).collect();
+        let of = |name: &String| {
+            let groups: Vec<&GroupRecord> = groups.iter().filter(|group| group.ppe.as_ref() == Some(name)).collect();
+            (name.clone(), Self::new(&groups))
+        };
+        let by_prompt = names.into_iter().map(of).collect();
+        Self { by_prompt, ..Self::new(&groups.iter().collect::<Vec<_>>()) }
+    }
+
+    fn new(groups: &[&GroupRecord]) -> Self {
         let completions = || groups.iter().flat_map(|group| &group.completions);
         let n = completions().count();
         let full = |component: &str| -> Option<Vec<bool>> {
             completions().next()?.rewards.get(component)?;
             Some(completions().map(|completion| completion.rewards[component] == Some(1.0)).collect())
         };
-        let share = |of: &[bool]| Proportion::new(of.iter().filter(|it| **it).count(), n);
-        let (right, formatted) = (full("accuracy").unwrap_or_else(|| vec![false; n]), full("format"));
+        let share = |of: &[bool]| Proportion::new(of.iter().filter(|it| **it).count(), of.len());
+        let right = full("accuracy").unwrap_or_else(|| vec![false; n]);
+        // No value: the prior prompt does not ask for a format.
+        let formatted = completions().filter_map(|completion| completion.rewards.get("format").copied().flatten());
+        let formatted = Some(formatted.map(|it| it == 1.0).collect::<Vec<_>>()).filter(|it| !it.is_empty());
         Self {
             accuracy: share(&right),
             format: formatted.as_deref().map(share),
             right,
             formatted,
+            by_prompt: BTreeMap::new(),
             mean_length: mean(&completions().map(|completion| completion.tokens as f64).collect::<Vec<_>>()),
             truncated: completions().filter(|completion| completion.finish == "length").count() as f64 / n as f64,
         }
@@ -152,6 +169,12 @@ impl HeldOutEvaluation {
             metrics.insert(format!("eval/{kind}/clipped_ratio"), scores.truncated);
             if let Some(format) = &scores.format {
                 metrics.insert(format!("eval/{kind}/format"), format.value());
+            }
+            for (name, scores) in &scores.by_prompt {
+                metrics.insert(format!("eval/{kind}/prompt/{name}/accuracy"), scores.accuracy.value());
+                if let Some(format) = &scores.format {
+                    metrics.insert(format!("eval/{kind}/prompt/{name}/format"), format.value());
+                }
             }
         }
         metrics

@@ -1,5 +1,6 @@
 //! Training: the loop, its state and checkpoints, and the evaluation on held-out questions.
 
+mod by_prompt;
 pub mod checkpoints;
 pub mod contamination;
 pub mod difficulty;
@@ -10,10 +11,12 @@ pub mod order;
 pub mod pass_rates;
 pub mod sample;
 mod scoring;
+mod served;
 pub mod setup;
 pub mod state;
 mod step_log;
 pub mod summary;
+pub mod teacher;
 mod training;
 pub mod update;
 
@@ -36,6 +39,7 @@ use anyhow::{Error, Result, ensure};
 use evaluate::{HeldOutEvaluation, evaluate};
 use order::Order;
 use sample::{DrawCounts, ScoredGroup, TrainQuestion};
+use served::ServerCheck;
 use state::TrainState;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -68,12 +72,13 @@ pub fn train(
     state: &mut TrainState,
 ) -> Result<TrainOutcome> {
     let Training { config, run, progress, stop, .. } = training;
-    let objective = Objective::new(&config.grpo, config.rollout.max_completion_length)?;
+    let objective = Objective::new(&config.grpo, config.rollout.max_completion_length)?.distilling(config.distilled());
     let order = Order::new(config.train.seed, config.data.shuffle, training.questions.len());
     let (steps, sampling) = (config.total_steps(training.questions.len()), sampling(config));
     let resumed = state.counters.step;
     let mut logs = Logs::resume(run, resumed)?;
     let mut guard = Guard::default();
+    let mut served = (!config.rollout.endpoints.is_empty()).then(ServerCheck::default);
     check_gradients(training, learner, &state.adapter)?;
 
     let before = match resumed {
@@ -93,16 +98,27 @@ pub fn train(
         let step = state.counters.step + 1;
 
         // Rollout: one group per question, with its rewards.
-        let Some((groups, taken)) = rollout(training, engine, state, &order, &sampling)? else { break };
+        let Some((mut groups, taken)) = rollout(training, engine, state, &order, &sampling)? else { break };
         let rewards: Vec<Vec<f64>> = groups.iter().map(|g| g.completions.iter().map(|b| b.reward).collect()).collect();
         let advantages = advantages(&rewards, config.grpo.scale_rewards);
         for advice in guard.rollout(&rollout_facts(config, &groups, advantages.flat_groups)) {
             progress.note(&advice.to_string());
         }
         let rolled_out = started.elapsed().as_secs_f64();
+        let corrected = match &served {
+            Some(check) => match check.correct(training, learner, &state.adapter, &mut groups, step)? {
+                Some(corrected) => Some(corrected),
+                None => break,
+            },
+            None => None,
+        };
+        if let Some(check) = &mut served {
+            check.previous = Some(state.adapter.clone());
+        }
 
         // Updates: the batch is split into mini-batches, with `num_iterations` passes over them.
-        let updated = update(training, learner, state, &objective, &mut guard, &groups, &advantages.values, steps)?;
+        let (values, weights) = (&advantages.values, corrected.as_ref().map(|it| &it.weights[..]));
+        let updated = update(training, learner, state, &objective, &mut guard, &groups, values, weights, steps)?;
         let Some(Updated { mut metrics, notes }) = updated else { break };
         for note in notes {
             progress.note(&note);
@@ -110,12 +126,15 @@ pub fn train(
 
         // The step is done: update the counters and write the logs.
         let completion_tokens: usize = groups.iter().flat_map(|g| &g.completions).map(|b| b.sampled.tokens.len()).sum();
-        let prompt_tokens: usize = groups.iter().map(|g| g.item.prompt.ids.len() * g.completions.len()).sum();
+        let prompt_tokens: usize = groups.iter().map(|g| g.prompt().ids.len() * g.completions.len()).sum();
+        let teacher_tokens: usize = groups.iter().map(teacher_tokens).sum();
         state.counters.step = step;
         state.counters.questions += taken;
-        state.counters.num_tokens += (prompt_tokens + completion_tokens) as u64;
+        state.counters.num_tokens += (prompt_tokens + completion_tokens + teacher_tokens) as u64;
+        metrics.extend(corrected.map(|it| it.metrics).unwrap_or_default());
         metrics.extend(advantages.metrics());
         metrics.extend(completion_metrics(training, &groups));
+        metrics.extend(by_prompt::metrics(&training.scorer, &groups));
         let seconds = started.elapsed().as_secs_f64();
         metrics.extend([
             ("num_tokens".to_owned(), state.counters.num_tokens as f64),
@@ -323,7 +342,7 @@ fn check_gradients(training: &Training, learner: &mut dyn Learner, adapter: &Ada
     );
     let item = &training.questions[0];
     let completion = training.scorer.policy.tokenizer.encode(&format!("The answer is {}.", item.question.gold));
-    let unreached = unreached_tensors(learner, adapter, &item.prompt.ids, &completion)?;
+    let unreached = unreached_tensors(learner, adapter, &item.prompts[0].ids, &completion)?;
     ensure!(
         unreached.is_empty(),
         "no finite gradient reaches {} of {} adapter tensors, the first of them `{}`\n\
@@ -335,11 +354,18 @@ fn check_gradients(training: &Training, learner: &mut dyn Learner, adapter: &Ada
     Ok(())
 }
 
+/// The tokens of the teacher's pass over a group, if a prompt is distilled.
+fn teacher_tokens(group: &ScoredGroup) -> usize {
+    let Some(prompt) = &group.item.teacher else { return 0 };
+    group.completions.iter().map(|completion| prompt.len() + completion.sampled.tokens.len()).sum()
+}
+
 fn rollout_facts(config: &RunConfig, groups: &[ScoredGroup], flat_groups: usize) -> RolloutFacts {
     let completions = || groups.iter().flat_map(|group| &group.completions);
     RolloutFacts {
         groups: groups.len(),
-        flat_groups,
+        // Without rewards, a flat group is as useful as another.
+        flat_groups: if config.distilled().is_some() { 0 } else { flat_groups },
         completions: completions().count(),
         truncated: completions().filter(|completion| completion.sampled.truncated()).count(),
         max_completion_length: config.rollout.max_completion_length,

@@ -2,7 +2,7 @@
 
 use crate::data::Question;
 use crate::disk::hash::sha256_ids;
-use crate::prompt::PriorPrompt;
+use crate::prompt::{Mixture, PriorPrompt};
 use crate::reward::{RewardSet, Scored};
 use crate::rng::name_hash;
 use crate::rollout::policy::Policy;
@@ -16,25 +16,37 @@ use std::collections::BTreeMap;
 #[derive(Clone, Debug)]
 pub struct TrainQuestion {
     pub question: Question,
-    pub prompt: Prompt,
+    /// Under each prior prompt of the run, in their order.
+    pub prompts: Vec<Prompt>,
+    /// The prompt that the teacher sees, if a prior prompt is distilled.
+    pub teacher: Option<Vec<u32>>,
 }
 
-/// Renders `questions` under the prior prompt. Questions whose prompt is longer than `max_length` are left out; they are the
+impl TrainQuestion {
+    /// Number of tokens of the longest prompt.
+    pub fn longest_prompt(&self) -> usize {
+        self.prompts.iter().map(|prompt| prompt.ids.len()).max().unwrap_or_default()
+    }
+}
+
+/// Renders `questions` under every prior prompt. Questions with a prompt longer than `max_length` are left out; they are the
 /// second value.
 pub fn render_all(
     policy: &Policy,
-    prior: &PriorPrompt,
+    mixture: &Mixture,
     prefill: bool,
     questions: Vec<Question>,
     max_length: usize,
 ) -> Result<(Vec<TrainQuestion>, Vec<Question>)> {
     let (mut items, mut left_out) = (Vec::with_capacity(questions.len()), Vec::new());
     for question in questions {
-        let prompt = policy.prompt(prior, &question.text, prefill, name_hash(&question.id))?;
-        if prompt.ids.len() <= max_length {
-            items.push(TrainQuestion { question, prompt });
+        let key = name_hash(&question.id);
+        let prompts = mixture.prompts().map(|prior| policy.prompt(prior, &question.text, prefill, key));
+        let item = TrainQuestion { prompts: prompts.collect::<Result<_>>()?, question, teacher: None };
+        if item.longest_prompt() <= max_length {
+            items.push(item);
         } else {
-            left_out.push(question);
+            left_out.push(item.question);
         }
     }
     Ok((items, left_out))
@@ -43,10 +55,17 @@ pub fn render_all(
 /// A question with its completions and their scores.
 pub struct ScoredGroup<'a> {
     pub item: &'a TrainQuestion,
+    /// The index of the prior prompt that the group drew.
+    pub prior: usize,
     pub completions: Vec<ScoredCompletion>,
 }
 
 impl ScoredGroup<'_> {
+    /// The prompt of its completions.
+    pub fn prompt(&self) -> &Prompt {
+        &self.item.prompts[self.prior]
+    }
+
     /// Gives completions that could not be scored the mean of the others, so that their advantage is zero.
     pub(super) fn settle_unscored(&mut self) {
         let (known, unknown): (Vec<_>, Vec<_>) =
@@ -68,7 +87,8 @@ pub struct ScoredCompletion {
 /// The parts that every rollout of a run needs.
 pub struct RolloutScorer<'a> {
     pub policy: &'a Policy,
-    pub prior: &'a PriorPrompt,
+    /// The prior prompts whose format the rewards expect.
+    pub mixture: &'a Mixture,
     pub rewards: &'a RewardSet,
     pub prefill: bool,
     pub max_completion_length: usize,
@@ -82,16 +102,26 @@ pub struct RolloutScorer<'a> {
 pub struct DrawCounts(BTreeMap<u64, u64>);
 
 impl DrawCounts {
-    /// The prompt of `item`, with a different key each time it is used.
-    pub(super) fn next(&mut self, item: &TrainQuestion) -> Prompt {
-        let times = self.0.entry(item.prompt.key).or_default();
-        let prompt = Prompt { key: item.prompt.key.wrapping_add(*times), ..item.prompt.clone() };
+    /// The key of `item`, a different one each time it is used.
+    pub(super) fn next(&mut self, item: &TrainQuestion) -> u64 {
+        let key = item.prompts[0].key;
+        let times = self.0.entry(key).or_default();
         *times += 1;
-        prompt
+        key.wrapping_add(*times - 1)
     }
 }
 
 impl RolloutScorer<'_> {
+    /// A prior prompt of the run.
+    pub fn prior(&self, index: usize) -> &PriorPrompt {
+        &self.mixture.parts()[index].prompt
+    }
+
+    /// The name of a group's prior prompt, for the logs; `None` if the run has only one.
+    pub fn drawn_name(&self, group: &ScoredGroup) -> Option<String> {
+        self.mixture.is_mixed().then(|| self.prior(group.prior).name.clone())
+    }
+
     /// A group in the form of the log.
     pub fn record(&self, group: &ScoredGroup, step: usize, advantages: &[f32]) -> GroupRecord {
         let names = self.rewards.names();
@@ -115,7 +145,8 @@ impl RolloutScorer<'_> {
             question_id: group.item.question.id.clone(),
             question: group.item.question.text.clone(),
             gold: group.item.question.gold.clone(),
-            prompt_sha256: sha256_ids(&group.item.prompt.ids),
+            ppe: self.drawn_name(group),
+            prompt_sha256: sha256_ids(&group.prompt().ids),
             completions: group.completions.iter().zip(advantages).map(completion).collect(),
         }
     }

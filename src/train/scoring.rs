@@ -12,7 +12,9 @@ use anyhow::Result;
 use rayon::prelude::*;
 
 use super::sample::{DrawCounts, RolloutScorer, ScoredCompletion, ScoredGroup, TrainQuestion};
+use crate::data::Question;
 use crate::model::lora::Adapter;
+use crate::prompt::PriorPrompt;
 use crate::reward::{CompletionKey, RewardInput, Scored};
 use crate::rollout::{Completion, Engine, Prompt, RolloutRequest, RolloutWatch, Sampling};
 
@@ -42,7 +44,13 @@ impl RolloutScorer<'_> {
         draws: &mut DrawCounts,
         watch: &mut dyn RolloutWatch,
     ) -> Result<Option<Vec<ScoredGroup<'a>>>> {
-        let prompts: Vec<Prompt> = items.iter().map(|item| draws.next(item)).collect();
+        let keys = items.iter().map(|item| draws.next(item));
+        let drawn: Vec<(usize, u64)> = keys.map(|key| (self.mixture.draw(self.seed, step, key), key)).collect();
+        let prompt =
+            |(item, &(prior, key)): (&&TrainQuestion, &(usize, u64))| Prompt { key, ..item.prompts[prior].clone() };
+        let prompts: Vec<Prompt> = items.iter().zip(&drawn).map(prompt).collect();
+        let asked: Vec<Asked> =
+            items.iter().zip(&drawn).map(|(item, (prior, _))| (&item.question, self.prior(*prior))).collect();
         let policy = self.policy;
         let request = RolloutRequest {
             prompts: &prompts,
@@ -54,14 +62,14 @@ impl RolloutScorer<'_> {
             ends: &|tokens| policy.ends(tokens),
             stop_tokens: &policy.stop_tokens,
         };
-        let groups = generate_and_score(self, engine, adapter, items, &request, watch)?;
+        let groups = generate_and_score(self, engine, adapter, &asked, &request, watch)?;
         let Some(groups) = groups else { return Ok(None) };
-        let groups = items.iter().zip(groups).map(|(item, completions)| {
+        let groups = items.iter().zip(drawn).zip(groups).map(|((item, (prior, _)), completions)| {
             let scored = completions.into_iter().map(|(sampled, (text, scored))| {
                 let penalty = if sampled.truncated() { self.truncation_penalty } else { 0.0 };
                 ScoredCompletion { reward: scored.total - penalty, sampled, text, scored }
             });
-            let mut group = ScoredGroup { item, completions: scored.collect() };
+            let mut group = ScoredGroup { item, prior, completions: scored.collect() };
             group.settle_unscored();
             group
         });
@@ -69,7 +77,10 @@ impl RolloutScorer<'_> {
     }
 }
 
-/// Lets `engine` complete the prompts of `items` and scores each group as soon as it is complete; `None` if canceled.
+/// A question and its prior prompt.
+type Asked<'a> = (&'a Question, &'a PriorPrompt);
+
+/// Lets `engine` complete the prompts of `asked` and scores each group as soon as it is complete; `None` if canceled.
 ///
 /// # Errors
 /// Errors of the engine, and of the rewards, which stop the rollout.
@@ -77,7 +88,7 @@ fn generate_and_score(
     scorer: &RolloutScorer,
     engine: &mut dyn Engine,
     adapter: Option<&Adapter>,
-    items: &[&TrainQuestion],
+    asked: &[Asked],
     request: &RolloutRequest,
     watch: &mut dyn RolloutWatch,
 ) -> Result<Option<Vec<GroupScores>>> {
@@ -92,11 +103,11 @@ fn generate_and_score(
         let worker = scope.spawn(move || {
             // Closed when this thread ends.
             let _working = working;
-            let scored = score_all_groups(scorer, items, &keys, receiver, over);
+            let scored = score_all_groups(scorer, asked, &keys, receiver, over);
             over.fetch_or(scored.is_err(), Ordering::Relaxed);
             scored
         });
-        let mut watching = ScoringWatch { watch, groups: sender, sent: vec![false; items.len()], over };
+        let mut watching = ScoringWatch { watch, groups: sender, sent: vec![false; asked.len()], over };
         let generated = engine.generate(adapter, request, &mut watching);
         if let Ok(Some(groups)) = &generated {
             watching.rest(groups);
@@ -163,12 +174,12 @@ impl RolloutWatch for ScoringWatch<'_> {
 /// Scores groups until no more arrive, all waiting ones at a time, in the order of the request.
 fn score_all_groups(
     scorer: &RolloutScorer,
-    items: &[&TrainQuestion],
+    asked: &[Asked],
     keys: &[CompletionKey],
     ended: Receiver<FinishedGroup>,
     over: &AtomicBool,
 ) -> Result<Vec<Vec<ScoredText>>> {
-    let mut scored: Vec<Vec<ScoredText>> = items.iter().map(|_| Vec::new()).collect();
+    let mut scored: Vec<Vec<ScoredText>> = asked.iter().map(|_| Vec::new()).collect();
     while let Ok(first) = ended.recv() {
         if over.load(Ordering::Relaxed) {
             break;
@@ -178,15 +189,16 @@ fn score_all_groups(
         let texts: Vec<Vec<String>> =
             groups.par_iter().map(|(_, completions)| completions.iter().map(text).collect()).collect();
         let mut inputs = Vec::new();
-        for ((prompt, completions), texts) in groups.iter().zip(&texts) {
+        for ((at, completions), texts) in groups.iter().zip(&texts) {
+            let (question, prompt) = asked[*at];
             inputs.extend(completions.iter().zip(texts).zip(0..).map(|((completion, text), index)| RewardInput {
-                question: &items[*prompt].question,
+                question,
                 response: text,
-                prompt: scorer.prior,
-                prefilled: scorer.prefill && scorer.prior.tag.is_some(),
+                prompt,
+                prefilled: scorer.prefill && prompt.tag.is_some(),
                 tokens: completion.tokens.len(),
                 truncated: completion.truncated(),
-                key: CompletionKey { completion: index, ..keys[*prompt] },
+                key: CompletionKey { completion: index, ..keys[*at] },
             }));
         }
         let Some(scores) = scorer.rewards.score_unless(&inputs, &|| over.load(Ordering::Relaxed))? else { break };

@@ -6,23 +6,26 @@ use super::inputs::{InputFiles, InputHashes, InputSource};
 use super::pass_rates::{band_hash, within};
 use super::sample::{RolloutScorer, TrainQuestion, render_all};
 use super::state::TrainState;
-use crate::config::{self, DataSection, RunConfig};
+use super::teacher;
+use crate::config::{self, DataSection, HELD_OUT, RunConfig, TUNING};
 use crate::data::decontaminate::Contamination;
-use crate::data::{self, Question};
+use crate::data::{self, HoldOut, Question};
 use crate::disk::atomic;
-use crate::disk::hash::sha256;
 use crate::disk::hash_cache::NamedFiles;
+use crate::model::config::ModelConfig;
 use crate::model::hub;
 use crate::model::source::ModelSource;
-use crate::prompt::{self, PriorPrompt};
+use crate::prompt::{Mixture, PriorPrompt};
 use crate::reward::RewardSet;
 use crate::reward::bench::{Frame, gate};
 use crate::rollout::policy::Policy;
+use crate::rollout::servers::ServerSetup;
 use crate::run::RunDir;
 use crate::run::manifest::{Manifest, PromptIdentity};
 use anyhow::{Context, Result, ensure};
 use jiff::Timestamp;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Maximum number of questions from which the test of the reward selects.
 const TESTED: usize = 4096;
@@ -30,7 +33,10 @@ const TESTED: usize = 4096;
 /// A run that is ready to start.
 pub struct Setup {
     pub policy: Policy,
-    pub prior: PriorPrompt,
+    /// The prior prompts whose format the rewards expect.
+    pub mixture: Mixture,
+    /// The prior prompts of the rollouts: the same, or none if the one prompt is distilled.
+    pub asked: Mixture,
     pub rewards: RewardSet,
     pub questions: Vec<TrainQuestion>,
     pub held_out: Vec<TrainQuestion>,
@@ -58,18 +64,29 @@ impl Setup {
         data_dir: Option<&Path>,
         recorded: Option<Contamination>,
     ) -> Result<Self> {
-        let prior = prompt::find(&config.prompt.reference())?;
+        let mixture = Mixture::of_config(&config.prompt)?;
+        let asked = Mixture::of_entries(&config.training_prompts())?;
+        let distilled = config.distilled().is_some();
+        if distilled {
+            teacher::check(config, &mixture)?;
+        }
         let initial = InitialAdapter::open(config)?;
-        let rewards = RewardSet::from_config(&config.reward, &prior, config.rollout.max_completion_length)?;
+        let prompts: Vec<&PriorPrompt> = mixture.prompts().collect();
+        let rewards = RewardSet::for_prompts(&config.reward, &prompts, config.rollout.max_completion_length)?;
         let questions = Questions::load(config, data_dir, recorded)?;
         let questions = if rewards.needs_gold() { questions.readable(config)? } else { questions };
         let questions = questions.within_band(config)?;
         let policy = Policy::load(source, config)?.at(started)?;
         let mut notes = questions.notes;
-        notes.extend(prior.warning());
-        let mut render = |questions: Vec<Question>, what: &str| -> Result<(Vec<TrainQuestion>, Vec<Question>)> {
+        notes.extend(mixture.prompts().filter_map(PriorPrompt::warning));
+        let mut render = |questions: Vec<Question>, what: &str, taught: bool| -> Result<_> {
             let length = config.rollout.max_prompt_length;
-            let (items, long) = render_all(&policy, &prior, config.prompt.prefill, questions, length)?;
+            let (mut items, mut long) = render_all(&policy, &asked, config.prompt.prefill, questions, length)?;
+            if taught {
+                let (rendered, too_long) = teacher::render(&policy, &mixture, items, length)?;
+                items = rendered;
+                long.extend(too_long);
+            }
             if !long.is_empty() {
                 let count = long.len();
                 notes.push(format!(
@@ -78,8 +95,8 @@ impl Setup {
             }
             Ok((items, long))
         };
-        let (train, too_long) = render(questions.train, "training")?;
-        let (held_out, _) = render(questions.held_out, "held-out")?;
+        let (train, too_long) = render(questions.train, "training", distilled)?;
+        let (held_out, _) = render(questions.held_out, "held-out", false)?;
         ensure!(
             !train.is_empty(),
             "no question of `{}` is usable: {}\nhint: check `data.path` and `rollout.max_prompt_length`",
@@ -88,7 +105,8 @@ impl Setup {
         );
         Ok(Self {
             policy,
-            prior,
+            mixture,
+            asked,
             rewards,
             questions: train,
             held_out,
@@ -126,15 +144,29 @@ impl Setup {
     pub fn test_rewards(&self, config: &RunConfig) -> Result<Vec<String>> {
         let every = self.questions.len().div_ceil(TESTED).max(1);
         let questions: Vec<Question> = self.questions.iter().step_by(every).map(|item| item.question.clone()).collect();
-        let (frame, batch) = (Frame::new(config, &self.prior), config.rollout.completions_per_step());
-        gate::test(&self.rewards, &config.reward, frame, &questions, config.train.seed, batch)
+        let batch = config.rollout.completions_per_step();
+        let mut notes: Vec<String> = Vec::new();
+        for prompt in self.mixture.prompts() {
+            let frame = Frame::new(config, prompt);
+            let tested = gate::test(&self.rewards, &config.reward, frame, &questions, config.train.seed, batch);
+            let tested = match self.mixture.is_mixed() {
+                true => tested.with_context(|| format!("test the reward with the prior prompt `{}`", prompt.name))?,
+                false => tested?,
+            };
+            tested.into_iter().for_each(|note| {
+                if !notes.contains(&note) {
+                    notes.push(note);
+                }
+            });
+        }
+        Ok(notes)
     }
 
     /// Generates and scores completions.
     pub fn scorer(&self, config: &RunConfig) -> RolloutScorer<'_> {
         RolloutScorer {
             policy: &self.policy,
-            prior: &self.prior,
+            mixture: &self.mixture,
             rewards: &self.rewards,
             prefill: config.prompt.prefill,
             max_completion_length: config.rollout.max_completion_length,
@@ -143,16 +175,30 @@ impl Setup {
         }
     }
 
+    /// For an engine on servers, of a model of the shape `model`.
+    pub fn servers<'a>(&'a self, config: &'a RunConfig, run: &RunDir, model: &ModelConfig) -> ServerSetup<'a> {
+        ServerSetup {
+            section: &config.rollout,
+            folder: run.server_adapters(),
+            base: &config.model.path,
+            vocabulary: model.vocab_size,
+            stop_strings: &self.policy.stop_strings,
+            pause: Duration::from_secs(1),
+        }
+    }
+
     /// Creates the run directory and writes the run's configuration and prompt. `model` is the name of the model's source.
     pub fn start(&self, config: &RunConfig, model: &str) -> Result<RunDir> {
         // The second part of a Hub id; a file name without its extension.
         let model = model.rsplit('/').next().unwrap_or(model).trim_end_matches(".gguf");
-        let stem = format!("{}-{}", model.to_lowercase(), self.prior.name);
+        let prompts: Vec<&str> = self.mixture.prompts().map(|prompt| prompt.name.as_str()).collect();
+        let how = if config.distilled().is_some() { "-distilled" } else { "" };
+        let stem = format!("{}-{}{how}", model.to_lowercase(), prompts.join("-"));
         let run = RunDir::create(Path::new(&config.run.dir), config.run.name.as_deref(), &stem)?;
         // Before the configuration: a folder with a configuration can be resumed, and that requires the prompt, and the
         // excluded rows to be known.
         contamination::write(&self.contamination, &run)?;
-        atomic::write(&run.prompt(), self.prior.to_toml().as_bytes())?;
+        atomic::write(&run.prompt(), self.mixture.to_toml().as_bytes())?;
         atomic::write(&run.config(), config::to_toml(config, None).as_bytes())?;
         Ok(run)
     }
@@ -165,11 +211,8 @@ impl Setup {
             steps: config.total_steps(self.questions.len()),
             model,
             data,
-            prompt: PromptIdentity {
-                name: self.prior.name.clone(),
-                wording: self.prior.wording.clone(),
-                sha256: sha256(self.prior.text.as_bytes()),
-            },
+            prompt: PromptIdentity::from(&self.asked),
+            distilled: config.distilled().is_some().then(|| PromptIdentity::from(&self.mixture)),
             template,
             init_adapter,
             held_out,
@@ -198,10 +241,13 @@ impl Questions {
     fn load(config: &RunConfig, data_dir: Option<&Path>, recorded: Option<Contamination>) -> Result<Self> {
         let fetch = |id: &str, revision: &str, split: &str| hub::dataset_files(id, revision, split);
         let seed = config.train.seed;
-        let split = config.eval.path == "held-out";
-        let held_out_count = if split { config.eval.questions } else { 0 };
-        let (loaded, contamination) = contamination::load(config, held_out_count, &fetch, data_dir, recorded)
-            .context("load the training questions")?;
+        let from_training = [HELD_OUT, TUNING].contains(&config.eval.path.as_str());
+        let held_out = match config.eval.path.as_str() {
+            TUNING => HoldOut::Tuning(config.eval.questions),
+            _ => HoldOut::Evaluation(if from_training { config.eval.questions } else { 0 }),
+        };
+        let (loaded, contamination) =
+            contamination::load(config, held_out, &fetch, data_dir, recorded).context("load the training questions")?;
         let mut questions = Self {
             train: loaded.questions,
             held_out: loaded.held_out,
@@ -211,7 +257,7 @@ impl Questions {
             held_out_source: None,
         };
         questions.notes.extend(questions.contamination.notes());
-        if !split && config.eval.questions > 0 {
+        if !from_training && config.eval.questions > 0 {
             let section = DataSection {
                 path: config.eval.path.clone(),
                 max_questions: Some(config.eval.questions),

@@ -22,7 +22,7 @@ struct RunSummary {
     prompt: String,
     seed: u64,
     steps: usize,
-    /// Tokens of all prompts and completions.
+    /// Tokens of all prompts and completions, and of the teacher's if a prompt was distilled.
     num_tokens: Option<f64>,
     /// Sum of the steps' times, over all sessions.
     training_seconds: f64,
@@ -49,6 +49,9 @@ struct KindSummary {
     mean_length: [Option<f64>; 2],
     /// Share of completions at the maximum length, before and after training.
     truncated: [Option<f64>; 2],
+    /// The questions of each prior prompt of a mixture, by its name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    by_prompt: BTreeMap<String, KindSummary>,
 }
 
 #[derive(Serialize)]
@@ -84,11 +87,11 @@ pub fn write(run: &RunDir, before: Option<&HeldOutEvaluation>, after: Option<&He
             ("adapter", sha256_file(&weights).with_context(|| format!("read `{}`", weights.display()))?),
             ("model", whole(&manifest.model.files)),
             ("data", whole(&manifest.data.files)),
-            ("prompt", manifest.prompt.sha256),
+            ("prompt", manifest.learned_prompt().sha256.clone()),
         ]),
+        prompt: manifest.prompt_label(),
         model: manifest.model.path,
         data: manifest.data.path,
-        prompt: manifest.prompt.name,
     };
     let mut text = serde_json::to_vec_pretty(&summary).context("encode the summary")?;
     text.push(b'\n');
@@ -125,6 +128,11 @@ impl KindSummary {
             format,
             mean_length: [before.map(|it| it.mean_length), Some(after.mean_length)],
             truncated: [before.map(|it| it.truncated), Some(after.truncated)],
+            by_prompt: after
+                .by_prompt
+                .iter()
+                .map(|(name, after)| (name.clone(), Self::new(before.and_then(|it| it.by_prompt.get(name)), after)))
+                .collect(),
         }
     }
 }

@@ -25,8 +25,8 @@ pub struct Updated {
 /// A completion of the batch: (group, completion).
 type CompletionIndex = (usize, usize);
 
-/// Makes `num_iterations` passes over the batch in `steps_per_generation` mini-batches. `steps` is the length of the run. If a
-/// stop is requested, the result is `None` and the state is that before the first of the updates.
+/// Makes `num_iterations` passes over the batch in `steps_per_generation` mini-batches. `weights` are importance weights of
+/// the tokens, by group and completion. `steps` is the length of the run. If a stop is requested, the result is `None` and the state is that before the first of the updates.
 #[allow(clippy::too_many_arguments, reason = "the run, its state, and the batch")]
 pub fn update(
     training: &Training,
@@ -36,6 +36,7 @@ pub fn update(
     guard: &mut Guard,
     groups: &[ScoredGroup],
     advantages: &[Vec<f32>],
+    weights: Option<&[Vec<Vec<f32>>]>,
     steps: usize,
 ) -> Result<Option<Updated>> {
     let config = training.config;
@@ -70,7 +71,7 @@ pub fn update(
             gradient_checkpointing: config.train.gradient_checkpointing,
             off_policy: index > 0,
         };
-        let parts = train_groups(groups, advantages, mini, &mask);
+        let parts = train_groups(groups, advantages, weights, mini, &mask);
         learner.begin(&state.adapter)?;
         let stopped = || training.stop.requested().is_some();
         let pass = gradient_pass_unless(learner, &state.adapter, &parts, objective, &normalizer, &plan, &stopped)?;
@@ -166,6 +167,7 @@ fn not_finite(run: &RunDir, step: usize, rate: f64, norm: f64) -> Result<String>
 fn train_groups<'a>(
     groups: &'a [ScoredGroup],
     advantages: &[Vec<f32>],
+    weights: Option<&'a [Vec<Vec<f32>>]>,
     places: &[CompletionIndex],
     masked: &[bool],
 ) -> Vec<TrainGroup<'a>> {
@@ -173,13 +175,18 @@ fn train_groups<'a>(
     let mut current = None;
     for (&(g, b), &masked) in places.iter().zip(masked) {
         if current != Some(g) {
-            parts.push(TrainGroup { prompt: &groups[g].item.prompt.ids, completions: Vec::new() });
+            parts.push(TrainGroup {
+                prompt: &groups[g].prompt().ids,
+                teacher: groups[g].item.teacher.as_deref(),
+                completions: Vec::new(),
+            });
             current = Some(g);
         }
         let completion = &groups[g].completions[b].sampled;
         let completion = TrainCompletion {
             tokens: &completion.tokens,
             logprobs: &completion.logprobs,
+            weights: weights.map(|weights| &weights[g][b][..]),
             advantage: advantages[g][b],
             masked,
         };

@@ -18,6 +18,7 @@ use crate::model::source::ModelSource;
 use crate::run::{RunDir, Stop, metrics};
 use crate::train::checkpoints::{self, check_space};
 use crate::train::initial::InitialAdapter;
+use crate::train::sample::TrainQuestion;
 use crate::train::setup::Setup;
 
 /// A rehearsal.
@@ -214,7 +215,7 @@ impl Rehearsal<'_> {
             "{questions} questions are fewer than one step needs, which is {}\nhint: lower rollout.prompts_per_step",
             self.config.rollout.prompts_per_step
         );
-        let longest = setup.questions.iter().map(|item| item.prompt.ids.len()).max().unwrap_or(0);
+        let longest = setup.questions.iter().map(TrainQuestion::longest_prompt).max().unwrap_or(0);
         let summary = format!(
             "{questions} training questions, {} held-out questions; the longest prompt has {longest} tokens of `{}`",
             setup.held_out.len(),

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::event::{WatchEvent, WatchFeed};
 use super::growth::{NewLines, last_line};
 use crate::disk::lock::is_held;
-use crate::prompt::{self, PriorPrompt};
+use crate::prompt::{Mixture, PriorPrompt};
 use crate::run::metrics::MetricsRecord;
 use crate::run::printable::printable;
 use crate::run::status::RunStatus;
@@ -37,8 +37,8 @@ struct RunHeader {
     status: RunStatus,
     data: String,
     device: String,
-    /// Absent for a run whose prompt file is damaged.
-    prior_prompt: Option<PriorPrompt>,
+    /// Empty for a run whose prompt file is damaged.
+    prior_prompts: Vec<PriorPrompt>,
 }
 
 impl RunFeed {
@@ -50,8 +50,8 @@ impl RunFeed {
     fn header(&self, run: &RunDir) -> Result<WatchEvent> {
         let (status, manifest) = (RunStatus::read(run)?, Manifest::read(run)?);
         let device = manifest.sessions.last().map_or_else(String::new, |session| session.device.clone());
-        let prior_prompt = prompt::find(&run.prompt().display().to_string()).ok();
-        Ok(WatchEvent::new("run", &RunHeader { status, data: manifest.data.path, device, prior_prompt }))
+        let prior_prompts = Mixture::read(&run.prompt()).map(|it| it.prompts().cloned().collect()).unwrap_or_default();
+        Ok(WatchEvent::new("run", &RunHeader { status, data: manifest.data.path, device, prior_prompts }))
     }
 
     /// The event `metrics` with the new lines. Lines that are not valid are left out; [`RunFeed::header`] reports them.
@@ -127,6 +127,7 @@ fn shown(group: GroupRecord) -> Value {
         "question_id": cut(&group.question_id),
         "question": cut(&group.question),
         "gold": cut(&group.gold),
+        "ppe": group.ppe,
         "count": group.completions.len(),
         "completions": group.completions.iter().take(COMPLETIONS).map(completion).collect::<Vec<_>>(),
     })

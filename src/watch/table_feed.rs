@@ -77,7 +77,7 @@ impl TableFeed {
     }
 
     fn sweep(&mut self) -> Result<WatchEvent> {
-        let (folder, record) = SweepFolder::open(&self.path)?;
+        let (folder, record) = SweepFolder::open_current(&self.path)?;
         let (mut rows, mut skipped) = (Vec::new(), Vec::new());
         for run in &record.runs {
             let read = || {

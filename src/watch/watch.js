@@ -66,14 +66,19 @@ const latest = (metric) => points(metric).at(-1)?.[1];
 
 // Charts.
 
-/** Titles, and the metrics with their names in the chart. Metrics that were not logged are left out. */
+/** Titles, and the metrics with their names in the chart, or the form of the metrics around their names. Metrics that were not logged
+ * are left out. */
 const CHARTS = [
   ["reward", "", 1, [["reward", "reward"]]],
-  ["reward components", "", 1, "rewards"],
+  ["reward components", "", 1, /^rewards\/(.+)\/mean$/],
+  ["reward by prompt", "", 1, /^prompt\/(.+)\/reward$/],
+  ["accuracy by prompt", "%", 100, /^prompt\/(.+)\/accuracy$/],
+  ["format by prompt", "%", 100, /^prompt\/(.+)\/format$/],
   ["held-out accuracy", "%", 100, [["eval/greedy/accuracy", "greedy"], ["eval/sampled/accuracy", "sampled"]]],
   ["completion length", "tokens", 1, [["completions/mean_length", "mean length"]]],
   ["entropy", "nats", 1, [["entropy", "entropy"]]],
   ["KL to the base model", "nats", 1, [["kl", "KL"]]],
+  ["KL to the teacher", "nats", 1, [["distill/kl", "KL"]]],
   ["groups without variance", "%", 100, [["frac_reward_zero_std", "groups"]]],
   ["truncated completions", "%", 100, [["completions/clipped_ratio", "truncated"]]],
   ["gradient norm", "", 1, [["grad_norm", "gradient norm"]]],
@@ -88,15 +93,16 @@ const WIDTH = 320, HEIGHT = 150, LEFT = 44, RIGHT = 8, TOP = 8, BOTTOM = 20;
 /** A line has at most this many points; more are averaged. */
 const MOST = 400;
 
-function components() {
-  const names = new Set();
+/** The logged metrics of a form, with the name that each contains. */
+function named(form) {
+  const names = new Map();
   for (const values of steps.values()) {
-    for (const name of Object.keys(values)) {
-      const found = /^rewards\/(.+)\/mean$/.exec(name);
-      if (found) names.add(found[1]);
+    for (const metric of Object.keys(values)) {
+      const found = form.exec(metric);
+      if (found) names.set(metric, found[1]);
     }
   }
-  return [...names].map((name) => [`rewards/${name}/mean`, name]);
+  return [...names];
 }
 
 /** Means of blocks of `size` points. */
@@ -204,7 +210,7 @@ function chart(title, unit, series) {
 function drawCharts() {
   const [panels, constant] = [[], []];
   for (const [title, unit, scale, metrics] of CHARTS) {
-    const of = metrics === "rewards" ? components() : metrics;
+    const of = metrics instanceof RegExp ? named(metrics) : metrics;
     const series = of.map(([metric, name]) => ({ name, line: points(metric, scale), dots: metric.startsWith("eval/") }))
       .filter(({ line }) => line.length > 0);
     if (series.length === 0) continue;
@@ -285,7 +291,7 @@ function drawGroup() {
   const group = newest;
   show($("which"), `Step ${group.step}, question ${group.question_id}` +
     (group.count > group.completions.length ? `, ${group.completions.length} of ${group.count} completions` : ""));
-  const prior = run?.prior_prompt;
+  const prior = run?.prior_prompts.find((it) => !group.ppe || it.name === group.ppe);
   const isOpen = document.querySelector("#asked details")?.open ?? false;
   const details = prior?.text
     ? node("details", {}, node("summary", {}, `Prior prompt ${prior.name} (${prior.role === "system" ? "system message" : "before the question"})`), tagged(prior.text))

@@ -24,8 +24,9 @@ impl Watched {
     /// # Errors
     /// `path` is not a folder. The default folder `runs` may be missing: `rft train` creates it.
     pub fn open(path: &Path) -> Result<Self> {
-        if path.join("sweep.json").is_file() {
-            SweepFolder::open(path)?;
+        let is_sweep = |path: &Path| path.join("sweep.json").is_file();
+        if is_sweep(path) || is_sweep(&SweepFolder::of_trials(path)) {
+            SweepFolder::open_current(path)?;
             return Ok(Self::Sweep(path.to_owned()));
         }
         if status::is_run(path) {
@@ -48,7 +49,8 @@ impl Watched {
             (Self::Folder(path), None) => return Some(Box::new(TableFeed::of_folder(path))),
             (Self::Sweep(path), None) => return Some(Box::new(TableFeed::of_sweep(path))),
             (Self::Folder(path), Some(_)) => path.clone(),
-            (Self::Sweep(path), Some(_)) => path.join("runs"),
+            // The page shows the trials of a sweep until its own runs start.
+            (Self::Sweep(path), Some(_)) => SweepFolder::open_current(path).ok()?.0.path.join("runs"),
         };
         // The name comes from a request and must not lead out of the folder.
         let path = parent.join(name.filter(|name| is_name(name))?);

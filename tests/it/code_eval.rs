@@ -81,6 +81,7 @@ fn completions_are_graded() {
         options: Vec::new(),
         order: Vec::new(),
         needs_judge: false,
+        ppe: None,
         prompt_text: String::new(),
         prompt_sha256: String::new(),
     };

@@ -107,7 +107,7 @@ fn an_unknown_choice_is_an_error_with_the_choices() {
     hint: use one of head, shuffle
     ");
     assert_snapshot!(of_file("grpo.loss_type = 3"), @"lab.toml:1:18: `grpo.loss_type`: expected string, found integer 3");
-    assert_snapshot!(of_set("data.levels=[1, 2.5]"), @"--set data.levels=[1, 2.5]: `data.levels`: expected integer, found float 2.5");
+    assert_snapshot!(of_set("data.levels=[1, 2.5]"), @"--set data.levels=[1, 2.5]: `data.levels[1]`: expected integer, found float 2.5");
     assert_snapshot!(of_file("preset = \"qwen2.5-7\""), @r"
     lab.toml:1:10: unknown preset `qwen2.5-7`
     hint: did you mean `qwen2.5-7b`? the presets are tiny, qwen2.5-0.5b, qwen2.5-7b
@@ -189,13 +189,13 @@ fn an_invalid_reward_is_an_error_with_a_hint() {
     hint: remove it, or choose a prior prompt with tags
     ");
     let judge = |fields: &str| of_file(&format!("[[reward.custom]]\nname = \"judge\"\n{fields}"));
-    assert_snapshot!(judge("weight = 1.0\n"), @"lab.toml:1:1: `reward.custom`: missing field `command`");
-    assert_snapshot!(judge("command = [\"judge\"]\n"), @"lab.toml:1:1: `reward.custom`: missing field `weight`");
+    assert_snapshot!(judge("weight = 1.0\n"), @"lab.toml:1:1: `reward.custom[0]`: missing field `command`");
+    assert_snapshot!(judge("command = [\"judge\"]\n"), @"lab.toml:1:1: `reward.custom[0]`: missing field `weight`");
     assert_snapshot!(judge("command = \"judge --fast\"\nweight = 1.0\n"), @r#"
-    lab.toml:1:1: `reward.custom`: expected array, found string "judge --fast"
+    lab.toml:1:1: `reward.custom[0].command`: expected array, found string "judge --fast"
     hint: write an array as ["one", "two"]
     "#);
-    assert_snapshot!(judge("command = [\"judge\"]\nweight = 1.0\nseconds = 3\n"), @"lab.toml:1:1: `reward.custom`: unknown field `seconds`, expected one of `name`, `command`, `weight`, `timeout`, `env`");
+    assert_snapshot!(judge("command = [\"judge\"]\nweight = 1.0\nseconds = 3\n"), @"lab.toml:1:1: `reward.custom[0]`: unknown field `seconds`, expected one of `name`, `command`, `weight`, `timeout`, `env`");
     assert_snapshot!(judge("command = []\nweight = 1.0\n"), @r#"
     lab.toml:1:1: `reward.custom`: `judge` has no command
     hint: set it, such as command = ["python3", "judge.py"]
@@ -247,6 +247,7 @@ fn the_flags_of_a_command_become_layers_and_show_their_origins() {
     [prompt]
     ppe = "none"        # from --ppe
     wording = 0         # from --ppe
+    mix = []            # from preset tiny
     template = "model"  # from preset tiny
     prefill = false     # from preset tiny
     "#);

@@ -5,7 +5,7 @@ use std::fs;
 use std::process::Command;
 use std::rc::Rc;
 
-use rft::config::{ConfigLayers, LoraSection, resolve};
+use rft::config::{ConfigLayers, DistillKl, LoraSection, resolve};
 use rft::device::Extent;
 use rft::device::cuda::learner::CudaLearner;
 use rft::device::cuda::record::{CopyKind, Issued, Recorder};
@@ -26,8 +26,13 @@ use crate::device::libraries;
 const ROWS: usize = 24;
 /// Two spans of attention, and a third that no row has at first.
 const CONTEXT: usize = 500;
-const EXTENT: Extent =
-    Extent { positions: 600, max_rows: ROWS, working_bytes: Some(1 << 30), keep: Some(Keep::Everything) };
+const EXTENT: Extent = Extent {
+    positions: 600,
+    max_rows: ROWS,
+    working_bytes: Some(1 << 30),
+    keep: Some(Keep::Everything),
+    taught: false,
+};
 
 fn model() -> (ModelSource, Adapter) {
     let source = ModelSource::open("tiny", "main").unwrap();
@@ -45,15 +50,16 @@ fn work(what: &str, shared: &Shared, adapter: &Adapter) {
             step.issue(shared).unwrap();
             step.look(shared).unwrap();
         }
-        "train" | "checkpointed" => {
-            let keep = if what == "train" { Keep::Everything } else { Keep::Inputs };
+        "train" | "checkpointed" | "distill" => {
+            let keep = if what == "checkpointed" { Keep::Inputs } else { Keep::Everything };
+            let distill = (what == "distill").then_some(DistillKl::Full);
             let (mut adapter, mut adamw) = (adapter.clone(), AdamW::new(adapter.params.len()));
             let mut learner = CudaLearner::new(shared);
             learner.begin(&adapter).unwrap();
             // A sequence of 300 rows has keys whose gradients are partial sums.
             let mut pack = sequences(256, 128);
             pack.push(&[1; 300], &[&[1; 20], &[1; 100], &[1; 150]]);
-            micro_batch(&mut learner, &adapter, &pack, keep).unwrap();
+            micro_batch(&mut learner, &adapter, &pack, keep, distill).unwrap();
             learner.gradient_norm(&adapter).unwrap();
             let hyper = Hyper { lr: 1e-5, beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.0 };
             learner.step(&mut adapter, &mut adamw, &hyper, 1.0).unwrap();
@@ -136,7 +142,7 @@ fn column_major(product: &str) -> String {
 #[test]
 fn a_recorded_step_is_the_step_that_a_device_is_given() {
     let Some(load) = emulated("load") else { return };
-    for what in ["decode", "train", "checkpointed"] {
+    for what in ["decode", "train", "checkpointed", "distill"] {
         let mut want = emulated(what).unwrap();
         for (name, before) in &load {
             want.get_mut(name).unwrap().iter_mut().zip(before).for_each(|(all, before)| *all -= before);

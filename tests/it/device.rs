@@ -116,12 +116,26 @@ fn distance(a: &[f32], b: &[f32]) -> f64 {
 /// adapter.
 #[test]
 fn training_on_a_gpu_agrees_with_the_cpu() {
+    agrees(&[], "grad_norm");
+}
+
+/// The divergence from the teacher over the whole vocabulary, and its estimate from the sampled tokens.
+#[test]
+fn distilling_on_a_gpu_agrees_with_the_cpu() {
+    let distill = "--set=train.method=distill";
+    agrees(&[distill], "distill/kl");
+    agrees(&[distill, "--set=distill.kl=sampled"], "distill/kl");
+}
+
+/// Trains on both, and compares completions, metrics and adapters.
+#[track_caller]
+fn agrees(more: &[&str], metric: &str) {
     let (on_gpu, on_cpu) = (folder(), folder());
     let Some(mut command) = on_device(on_gpu.path(), &[]) else { return };
-    let said = succeeded(command.args(TRAIN).arg("--device=cuda").output().unwrap());
+    let said = succeeded(command.args(TRAIN).args(more).arg("--device=cuda").output().unwrap());
     assert!(said.contains("bf16 on GPU 0"), "{said}");
     let mut command = Command::new(rft_path());
-    succeeded(command.args(TRAIN).arg("--device=cpu").current_dir(on_cpu.path()).output().unwrap());
+    succeeded(command.args(TRAIN).args(more).arg("--device=cpu").current_dir(on_cpu.path()).output().unwrap());
 
     let (gpu, cpu) = (on_gpu.path().join("runs/run"), on_cpu.path().join("runs/run"));
     let (got, want) = (texts(&gpu), texts(&cpu));
@@ -130,8 +144,8 @@ fn training_on_a_gpu_agrees_with_the_cpu() {
     assert!(same >= 12, "{same} of 16 completions equal the CPU's");
     for (got, want) in lines(&gpu.join("metrics.jsonl")).iter().zip(&lines(&cpu.join("metrics.jsonl"))) {
         let value = |line: &Value, name: &str| line[name].as_f64().unwrap_or_else(|| panic!("no `{name}`"));
-        let norms = ["grad_norm", "entropy"].map(|name| (value(got, name) / value(want, name) - 1.0).abs());
-        assert!(norms.iter().all(|it| *it < 0.1), "gradient norm and entropy differ by {norms:?}");
+        let norms = ["grad_norm", "entropy", metric].map(|name| (value(got, name) / value(want, name) - 1.0).abs());
+        assert!(norms.iter().all(|it| *it < 0.1), "gradient norm, entropy and {metric} differ by {norms:?}");
         // The sampler's recorded values equal those of training, up to rounding to bf16.
         assert!(value(got, "sampling/sampling_logp_difference/mean") < 0.02, "{got}");
     }

@@ -16,7 +16,7 @@ use rft::eval::asked::{Asking, EvalQuestion};
 use rft::eval::bench::{self, AnswerKind, QuestionOrigin, Set, golds_sha256};
 use rft::eval::profile::{Profile, Style};
 use rft::model::source::ModelSource;
-use rft::prompt::{self, PriorPrompt};
+use rft::prompt::{self, Mixture, PriorPrompt};
 use rft::rng::{Cursor, Purpose, Stream};
 use rft::rollout::policy::Policy;
 
@@ -274,7 +274,8 @@ fn set(benchmark: &bench::Benchmark) -> Set {
 
 fn asked(policy: &Policy, prior: &PriorPrompt, profile: Profile, benchmark: &bench::Benchmark) -> Vec<EvalQuestion> {
     let style = Style::new(profile, benchmark).unwrap();
-    let asking = Asking { policy, prior, prefill: false, style: &style, seed: 3 };
+    let mixture = Mixture::from(prior.clone());
+    let asking = Asking { policy, mixture: &mixture, prefill: false, style: &style, seed: 3 };
     asking.all(&set(benchmark), benchmark.kind).unwrap()
 }
 
@@ -418,7 +419,8 @@ fn the_longest_arithmetic_still_fits_the_embedded_model() {
         let solutions: Vec<usize> =
             problems.iter().map(|it| policy.tokenizer.encode(&longest_solution(it)).len()).collect();
         let of_prompt = |prior: &PriorPrompt| {
-            let asking = Asking { policy: &policy, prior, prefill: false, style: &style, seed: 3 };
+            let mixture = Mixture::from(prior.clone());
+            let asking = Asking { policy: &policy, mixture: &mixture, prefill: false, style: &style, seed: 3 };
             let asked = asking.all(&set, benchmark.kind).unwrap();
             asked.iter().zip(&solutions).map(|(it, solution)| it.prompt.ids.len() + solution).max().unwrap()
         };

@@ -15,7 +15,7 @@ use rft::model::lora::Adapter;
 use rft::model::pack::Pack;
 use rft::model::source::ModelSource;
 use rft::model::weights::{RandomWeights, Weights};
-use rft::prompt::{self, PriorPrompt};
+use rft::prompt::{Mixture, PriorPrompt};
 use rft::reward::RewardSet;
 use rft::rollout::mock::MockEngine;
 use rft::rollout::policy::Policy;
@@ -32,7 +32,7 @@ pub struct Lab {
     pub policy: Policy,
     pub decoder: CpuDecoder,
     pub stop: Stop,
-    prior: PriorPrompt,
+    mixture: Mixture,
     rewards: RewardSet,
     pub questions: Vec<TrainQuestion>,
     pub held_out: Vec<TrainQuestion>,
@@ -59,8 +59,9 @@ impl Lab {
         let sets = own.iter().chain(sets).map(ToString::to_string).collect();
         let layers = ConfigLayers { preset: Some("tiny".to_owned()), sets, ..ConfigLayers::default() };
         let config = resolve(&layers).unwrap().config;
-        let prior = prompt::find(&config.prompt.ppe).unwrap();
-        let rewards = RewardSet::from_config(&config.reward, &prior, config.rollout.max_completion_length).unwrap();
+        let mixture = Mixture::of_config(&config.prompt).unwrap();
+        let prompts: Vec<&PriorPrompt> = mixture.prompts().collect();
+        let rewards = RewardSet::for_prompts(&config.reward, &prompts, config.rollout.max_completion_length).unwrap();
         let source = ModelSource::open("tiny", "main").unwrap();
         let policy = Policy::load(&source, &config).unwrap();
         let model = ModelConfig {
@@ -82,11 +83,11 @@ impl Lab {
         };
         let items = |range: std::ops::Range<usize>| {
             let questions = range.map(question).collect();
-            render_all(&policy, &prior, false, questions, config.rollout.max_prompt_length).unwrap().0
+            render_all(&policy, &mixture, false, questions, config.rollout.max_prompt_length).unwrap().0
         };
         let (questions, held_out) = (items(0..8), items(8..8 + config.eval.questions));
         let (stop, folder, said) = (Stop::manual(), tempfile::tempdir().unwrap(), Said::default());
-        Self { config, policy, decoder, stop, prior, rewards, questions, held_out, folder, said }
+        Self { config, policy, decoder, stop, mixture, rewards, questions, held_out, folder, said }
     }
 
     /// Loads a decoder of the same shape with other weights.
@@ -125,7 +126,7 @@ impl Lab {
             config,
             scorer: RolloutScorer {
                 policy: &self.policy,
-                prior: &self.prior,
+                mixture: &self.mixture,
                 rewards: &self.rewards,
                 prefill: false,
                 max_completion_length: config.rollout.max_completion_length,
@@ -170,7 +171,7 @@ impl Lab {
 
     /// A completion with the right answer in the right format.
     pub fn right(&self) -> Vec<u32> {
-        let tag = self.prior.tag.as_deref().unwrap();
+        let tag = self.mixture.parts()[0].prompt.tag.as_deref().unwrap();
         self.ended(&format!("<{tag}>1 + 1 = 2</{tag}><answer>\\boxed{{5}}</answer>"))
     }
 

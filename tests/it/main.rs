@@ -25,6 +25,7 @@ mod device_memory;
 mod difficulty;
 #[cfg(target_os = "linux")]
 mod disk_faults;
+mod distill;
 mod embedded;
 mod endpoint;
 mod entry_points;
@@ -42,7 +43,9 @@ mod lab;
 #[cfg(unix)]
 mod llama_cpp;
 mod lost_folder;
+mod mixtures;
 mod model_faults;
+mod model_server;
 mod mutations;
 #[cfg(unix)]
 mod names;
@@ -53,6 +56,7 @@ mod parquet_file;
 #[cfg(target_os = "linux")]
 mod products;
 mod progress;
+mod push;
 #[allow(dead_code, reason = "the example that pretrains the embedded model shares it")]
 #[path = "../reference/mod.rs"]
 mod reference;
@@ -69,6 +73,8 @@ mod sandbox;
 mod schedule;
 #[cfg(target_os = "linux")]
 mod selftest;
+#[cfg(unix)]
+mod servers;
 mod stats;
 #[cfg(target_os = "linux")]
 mod stop_phases;

@@ -79,6 +79,7 @@ fn check(case: &Case, batch: &Batch) {
             old: case.old.then_some(batch.old[i].as_slice()),
             reference: (case.beta != 0.0).then_some(batch.reference[i].as_slice()),
             entropy: Some(&batch.entropy[i]),
+            weights: None,
             advantage: batch.advantages[i],
             masked: case.masked[i],
         };

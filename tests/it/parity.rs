@@ -19,6 +19,7 @@ use rft::model::pack::Pack;
 use rft::model::peft::start_from;
 use rft::model::safetensors::SafetensorsFile;
 use rft::model::source::ModelSource;
+use rft::ops::distill::DistillStats;
 use rft::ops::head::TokenStats;
 use rft::rollout::{Engine, Prompt, RolloutRequest, Sampling, Unwatched};
 use serde::Deserialize;
@@ -135,11 +136,13 @@ impl Case {
             .groups
             .iter()
             .map(|group| TrainGroup {
+                teacher: None,
                 prompt: &group.prompt,
                 completions: (group.completions.iter().zip(&mut completion))
                     .map(|(tokens, i)| TrainCompletion {
                         tokens,
                         logprobs: &sampled[i],
+                        weights: None,
                         advantage: batch.advantages[i],
                         masked: self.masked[i],
                     })
@@ -311,6 +314,14 @@ impl Learner for Cramped<'_> {
         entropy: f32,
     ) -> Result<Vec<TokenStats>> {
         self.0.head_backward(pack, temperature, coefficients, entropy)
+    }
+
+    fn teach(&mut self, pack: &Pack) -> Result<()> {
+        self.0.teach(pack)
+    }
+
+    fn distill_backward(&mut self, pack: &Pack, temperature: f32, weights: &[f32]) -> Result<Vec<DistillStats>> {
+        self.0.distill_backward(pack, temperature, weights)
     }
 
     fn backward(&mut self, adapter: &Adapter, pack: &Pack) -> Result<()> {

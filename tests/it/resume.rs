@@ -17,11 +17,14 @@ use crate::train::{SMALL, Trace};
 const STEP: usize = 2 * 4;
 
 /// The job of these tests, which can be held in the middle.
-fn job(sets: &[&'static str]) -> Vec<&'static str> {
+pub fn job(sets: &[&'static str]) -> Vec<&'static str> {
     static HELD: LazyLock<String> = LazyLock::new(|| format!("--set={}", held_reward()));
     let longer = SMALL.into_iter().map(|arg| if arg == "--steps=4" { "--steps=10" } else { arg });
     let lighter = ["--set=rollout.prompts_per_step=2", "--set=eval.questions=8", HELD.as_str()];
-    longer.chain(lighter).chain(sets.iter().copied()).collect()
+    // A mixture replaces the prompt.
+    let mixed = sets.iter().any(|set| set.contains("prompt.mix"));
+    let all = longer.chain(lighter).chain(sets.iter().copied());
+    all.filter(|arg| !mixed || !arg.starts_with("--ppe")).collect()
 }
 
 /// The run, without interruption.
@@ -81,7 +84,7 @@ fn training_on_says_what_the_learning_rate_does() {
 
 /// Starts the job, holds it in the step after `step`, and sends it `signal` there. Returns the exit code, or none if the
 /// signal killed it.
-fn interrupt(folder: &Path, sets: &[&'static str], step: usize, signal: &str) -> Option<i32> {
+pub fn interrupt(folder: &Path, sets: &[&'static str], step: usize, signal: &str) -> Option<i32> {
     hold_after(folder, STEP * step);
     let mut child: Child = Command::new(rft_path())
         .args(job(sets))

@@ -17,6 +17,7 @@ use rft::grpo::adamw::{AdamW, Hyper, LargestChange};
 use rft::grpo::learner::{Keep, Learner};
 use rft::model::lora::Adapter;
 use rft::model::pack::Pack;
+use rft::ops::distill::DistillStats;
 use rft::ops::head::TokenStats;
 use rft::run::{Signal, Stop};
 use serde_json::Value;
@@ -232,6 +233,14 @@ impl Learner for Stopping<'_> {
         entropy: f32,
     ) -> Result<Vec<TokenStats>> {
         self.learner.head_backward(pack, temperature, coefficients, entropy)
+    }
+
+    fn teach(&mut self, pack: &Pack) -> Result<()> {
+        self.learner.teach(pack)
+    }
+
+    fn distill_backward(&mut self, pack: &Pack, temperature: f32, weights: &[f32]) -> Result<Vec<DistillStats>> {
+        self.learner.distill_backward(pack, temperature, weights)
     }
 
     fn backward(&mut self, adapter: &Adapter, pack: &Pack) -> Result<()> {

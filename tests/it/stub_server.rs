@@ -195,7 +195,8 @@ fn complete(request: &Value, behavior: &Behavior) -> (u16, Value) {
     (200, json!({ "object": "text_completion", "model": request["model"], "choices": [choice], "usage": usage }))
 }
 
-fn read_request(stream: &TcpStream) -> Option<(String, String, Option<String>, Value)> {
+/// Method, path, key and body of a request; `None` if the connection has ended.
+pub fn read_request(stream: &TcpStream) -> Option<(String, String, Option<String>, Value)> {
     let mut reader = BufReader::new(stream); // a client waits for the reply before it sends more
     let mut line = String::new();
     reader.read_line(&mut line).ok().filter(|&read| read > 0)?;
@@ -218,7 +219,7 @@ fn read_request(stream: &TcpStream) -> Option<(String, String, Option<String>, V
 }
 
 /// Sends a reply whose header states a length that is `more` bytes too large; `None` if the client has closed the connection.
-fn send(mut stream: &TcpStream, status: u16, headers: &str, body: &str, more: usize) -> Option<()> {
+pub fn send(mut stream: &TcpStream, status: u16, headers: &str, body: &str, more: usize) -> Option<()> {
     let length = body.len() + more;
     let head = format!("HTTP/1.1 {status} Status\r\nContent-Length: {length}\r\n{headers}\r\n");
     stream.write_all(format!("{head}{body}").as_bytes()).ok()

@@ -207,7 +207,7 @@ fn everything_is_logged_under_the_names_of_trl() {
         assert!(peaks[0] > 0.002 && peaks[0] <= peaks[1] && peaks[1] < 64.0, "{peaks:?}");
     }
     let lengths: Vec<usize> = (0..4).map(|completion| mixed(&lab, completion).len()).collect();
-    let prompts: usize = lab.questions[..2].iter().map(|item| 4 * item.prompt.ids.len()).sum();
+    let prompts: usize = lab.questions[..2].iter().map(|item| 4 * item.prompts[0].ids.len()).sum();
     // Rewards 1, 1/2, 0, 0: variance of both groups together 11/56.
     for (name, expected) in [
         ("reward", 0.375),
@@ -255,7 +255,7 @@ fn everything_is_logged_under_the_names_of_trl() {
 fn flat_groups_are_replaced_by_new_questions() {
     let lab = Lab::new(&["rollout.prompts_per_step=3", "grpo.max_refills=2", "train.steps=1"]);
     // No completion of questions 0 and 3 is right.
-    let hard = [lab.questions[0].prompt.key, lab.questions[3].prompt.key];
+    let hard = [lab.questions[0].prompts[0].key, lab.questions[3].prompts[0].key];
     let (_, state) = lab.run(|prompt, completion, _| match completion {
         0 if !hard.contains(&prompt.key) => lab.right(),
         _ => lab.ended("Who knows?"),
@@ -466,7 +466,7 @@ fn an_update_that_is_not_finite_is_skipped_and_its_batch_kept() {
     let dump = fs::read(lab.run_dir().path().join("skipped-update-000002.json")).unwrap();
     let dump: serde_json::Value = serde_json::from_slice(&dump).unwrap();
     assert_eq!((&dump["step"], &dump["update"]), (&1.into(), &2.into()));
-    assert_eq!(dump["groups"][1]["prompt"], serde_json::json!(lab.questions[1].prompt.ids));
+    assert_eq!(dump["groups"][1]["prompt"], serde_json::json!(lab.questions[1].prompts[0].ids));
     assert_eq!(dump["groups"][1]["completions"][0]["tokens"], serde_json::json!(lab.right()));
 }
 

@@ -126,8 +126,8 @@ fn a_trained_run_is_shown_from_its_files() {
     let mut events = watch.events("");
     let header = events.next("run");
     assert_eq!((&header["name"], &header["state"], &header["step"]), (&json!("first"), &json!("done"), &json!(2)));
-    assert_eq!(header["prior_prompt"]["name"], "null-example");
-    assert!(header["prior_prompt"]["text"].as_str().unwrap().contains("<examples>"));
+    assert_eq!(header["prior_prompts"][0]["name"], "null-example");
+    assert!(header["prior_prompts"][0]["text"].as_str().unwrap().contains("<examples>"));
     assert_eq!(events.next("metrics"), json!({ "restarted": false, "rows": lines("metrics.jsonl") }));
     let (group, last) = (events.next("group"), lines("completions.jsonl").pop().unwrap());
     assert_eq!((&group["step"], &group["count"]), (&json!(2), &json!(4)));

@@ -76,7 +76,8 @@ fn print_bench(args: &EvalShowArgs, name: &str, bench: &BenchFolder, most: usize
         shown += 1;
         let question = &questions[&sample.question_id];
         let verdict = grade.map_or_else(|| "not graded yet".to_owned(), |it| it.grade.verdict.to_string());
-        println!("── {name} {} sample {}: {verdict}", &sample.question_id, sample.sample);
+        let under = sample.ppe.as_ref().map(|ppe| format!(" under `{ppe}`")).unwrap_or_default();
+        println!("── {name} {} sample {}{under}: {verdict}", &sample.question_id, sample.sample);
         println!("{}", if args.prompt { &question.prompt_text } else { &question.question });
         for (place, option) in question.options.iter().enumerate() {
             println!("{}) {}", crate::eval::bench::AnswerOptions::letter(place), option);

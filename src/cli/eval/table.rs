@@ -5,7 +5,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use crate::cli::fitted::fitted;
 use crate::eval::bench::{self, AnswerKind, QuestionOrigin};
 use crate::eval::folder::Identity;
-use crate::eval::score::{BenchmarkScores, ShareEstimate};
+use crate::eval::score::{BenchmarkScores, PromptAccuracy, ShareEstimate};
 use crate::eval::sensitivity::{self, ScaleEnd};
 
 /// One line that describes the model and the evaluation settings.
@@ -59,6 +59,9 @@ fn scores(all: &[(BenchmarkScores, Option<f64>)]) -> Table {
         row.push(format!("{:.0} ({:.0} to {:.0}){limit}", it.tokens.mean, it.tokens.p10, it.tokens.p90));
         row.push(speed.map_or_else(|| "-".to_owned(), |speed| format!("{speed:.0}")));
         table.add_row(row);
+        for (name, PromptAccuracy { questions, accuracy }) in &it.by_prompt {
+            table.add_row([format!("  {name}"), questions.to_string(), estimate(accuracy)]);
+        }
         for (what, other) in [("base tests", &it.base_accuracy), ("letter given", &it.letter_accuracy)] {
             if let Some(other) = other {
                 table.add_row([format!("  {what}"), String::new(), estimate(other)]);

@@ -10,10 +10,11 @@ use crate::cli::config_args::ConfigArgs;
 use crate::cli::output;
 use crate::cli::output_format::TableFormat;
 use crate::config::{self, RunConfig};
+use crate::data;
 use crate::model::hub;
+use crate::prompt::{Mixture, PriorPrompt};
 use crate::reward::RewardSet;
 use crate::reward::bench::{self, BenchReport, CaseKind, CaseTally, Frame, PassLimits};
-use crate::{data, prompt};
 
 /// Maximum number of failures printed below the table.
 const SHOWN: usize = 10;
@@ -78,27 +79,35 @@ pub struct RewardTestArgs {
 
 pub fn run(args: RewardTestArgs) -> Result<()> {
     let config = resolve(&args)?;
-    let prior = prompt::find(&config.prompt.reference())?;
-    let rewards = RewardSet::from_config(&config.reward, &prior, config.rollout.max_completion_length)?;
+    let mixture = Mixture::of_config(&config.prompt)?;
+    let prompts: Vec<&PriorPrompt> = mixture.prompts().collect();
+    let rewards = RewardSet::for_prompts(&config.reward, &prompts, config.rollout.max_completion_length)?;
     let fetch = |id: &str, revision: &str, split: &str| hub::dataset_files(id, revision, split);
     let loaded = data::load(&config.data, args.seed, 0, &fetch)?;
     for warning in &loaded.warnings {
         eprintln!("warning: {warning}");
     }
     let questions = loaded.questions;
-    let report = bench::run(&rewards, Frame::new(&config, &prior), &questions, args.limit, args.seed);
     let limits = PassLimits {
         false_accept: args.max_false_accept,
         false_reject: args.max_false_reject,
         undecided: args.max_undecided,
         unreadable: config.data.max_unreadable,
     };
-    let breach = report.breach(&limits);
-    match args.output_format {
-        TableFormat::Table => print!("{}", text(&report, &config, &rewards.names())),
-        TableFormat::Json => output::json(&as_json(&report, &config, breach.is_none())),
+    let (mut texts, mut values, mut breaches) = (Vec::new(), Vec::new(), Vec::new());
+    for prompt in prompts {
+        let report = bench::run(&rewards, Frame::new(&config, prompt), &questions, args.limit, args.seed);
+        let breach = report.breach(&limits);
+        texts.push(text(&report, &config, &prompt.name, &rewards.names()));
+        values.push(as_json(&report, &config, &prompt.name, breach.is_none()));
+        breaches.extend(breach);
     }
-    match breach {
+    match (args.output_format, &values[..]) {
+        (TableFormat::Table, _) => print!("{}", texts.join("\n")),
+        (TableFormat::Json, [one]) => output::json(one),
+        (TableFormat::Json, each) => output::json(&each),
+    }
+    match breaches.first() {
         None => Ok(()),
         Some(breach) => bail!("the reward failed the test: {breach}"),
     }
@@ -113,13 +122,13 @@ fn resolve(args: &RewardTestArgs) -> Result<RunConfig> {
     Ok(config::resolve(&layers)?.config)
 }
 
-fn text(report: &BenchReport, config: &RunConfig, components: &[&str]) -> String {
+fn text(report: &BenchReport, config: &RunConfig, prompt: &str, components: &[&str]) -> String {
     let mut text = format!(
         "data     {}: {} gold answers, {} of them unreadable\nprompt   {}\nreward   {}\n\n",
         config.data.path,
         report.golds,
         report.unreadable.len(),
-        config.prompt.reference(),
+        prompt,
         components.join(", ")
     );
     text += &table(report).to_string();
@@ -200,7 +209,7 @@ fn micros(time: Duration) -> String {
     format!("{:.1} µs", time.as_secs_f64() * 1e6)
 }
 
-fn as_json(report: &BenchReport, config: &RunConfig, passed: bool) -> serde_json::Value {
+fn as_json(report: &BenchReport, config: &RunConfig, prompt: &str, passed: bool) -> serde_json::Value {
     let microseconds = |time: Duration| (time.as_secs_f64() * 1e7).round() / 10.0;
     let counts = |tally: &CaseTally| {
         json!({
@@ -222,7 +231,7 @@ fn as_json(report: &BenchReport, config: &RunConfig, passed: bool) -> serde_json
     let shares = report.shares();
     json!({
         "data": config.data.path,
-        "prompt": config.prompt.reference(),
+        "prompt": prompt,
         "golds": report.golds,
         "passed": passed,
         "shares": {

@@ -7,22 +7,51 @@ use anyhow::Result;
 use indicatif::HumanBytes;
 
 use super::super::download;
+use super::tune;
 use crate::config::RunConfig;
 use crate::device::memory::plan::MemoryPlan;
 use crate::model::config::known_shape;
 use crate::plan::measure::measure;
-use crate::sweep::Sweep;
 use crate::sweep::cost::{CompletionBound, SweepCost};
 use crate::sweep::folder::{SweepFolder, SweepRecord};
 use crate::sweep::local::Machine;
 use crate::sweep::task::{self, TaskKind};
+use crate::sweep::{Sweep, Trials};
 
-pub fn run(sweep: &Sweep, out: &Path, machine: &Machine, seconds: Option<f64>, price: Option<f64>) -> Result<()> {
-    let folder = SweepFolder { path: out.to_owned() };
-    let record = SweepRecord::of(sweep);
-    let (runs, evals) = (record.runs.len(), record.evals.len());
-    let mut text = format!("{}: {runs} runs, {evals} evaluations, to `{}`\n", sweep.name, out.display());
+pub fn run(
+    sweep: &Sweep,
+    trials: Option<&Trials>,
+    out: &Path,
+    machine: &Machine,
+    seconds: Option<f64>,
+    price: Option<f64>,
+) -> Result<()> {
+    let (runs, evals) = (sweep.runs.len(), sweep.evals.len());
+    let first = trials.map_or_else(String::new, |it| format!("{} trials, ", it.sweep.runs.len()));
+    let mut text = format!("{}: {first}{runs} runs, {evals} evaluations, to `{}`\n", sweep.name, out.display());
     text += &format!("this machine: {machine}\n\n");
+    if let Some(trials) = trials {
+        text += &format!("phase 1 of 2: {}\n", tune::describe(trials));
+        text += &commands(&trials.sweep, &SweepFolder::of_trials(out));
+        text += &format!("\nphase 2 of 2: the study; its configurations get the chosen {}\n", trials.key);
+    }
+    text += &commands(sweep, out);
+    let cost = SweepCost::of(sweep)?;
+    let of_trials = trials.map(|trials| SweepCost::of(&trials.sweep)).transpose()?;
+    let first = &sweep.configs[&sweep.runs[0].name];
+    let before = of_trials.as_ref().map_or_else(String::new, |cost| bounds("trials", cost, false));
+    print!("{text}\n{before}{}{}", bounds("training", &cost, sweep.eval.is_some()), memory(first, machine)?);
+    if let Some(seconds) = seconds {
+        print!("{}", measured(sweep, &cost, of_trials.as_ref(), first, seconds, price)?);
+    }
+    Ok(())
+}
+
+/// The names and the commands of all tasks.
+fn commands(sweep: &Sweep, path: &Path) -> String {
+    let folder = SweepFolder { path: path.to_owned() };
+    let record = SweepRecord::of(sweep);
+    let mut text = String::new();
     for task in task::tasks(&record) {
         let args = match (task.kind, record.eval(&task.name)) {
             (TaskKind::Eval, Some(eval)) => task::evaluate(&folder, &record, eval),
@@ -30,17 +59,11 @@ pub fn run(sweep: &Sweep, out: &Path, machine: &Machine, seconds: Option<f64>, p
         };
         text += &format!("{}\n    rft {}\n", task.name, task::in_shell(&args));
     }
-    let cost = SweepCost::of(sweep)?;
-    let first = &sweep.configs[&sweep.runs[0].name];
-    print!("{text}\n{}{}", bounds(&cost, sweep), memory(first, machine)?);
-    if let Some(seconds) = seconds {
-        print!("{}", measured(sweep, &cost, first, seconds, price)?);
-    }
-    Ok(())
+    text
 }
 
-fn bounds(cost: &SweepCost, sweep: &Sweep) -> String {
-    let mut text = format!("{:11} {} steps\n", "training", cost.steps);
+fn bounds(what: &str, cost: &SweepCost, has_benchmarks: bool) -> String {
+    let mut text = format!("{what:11} {} steps\n", cost.steps);
     let mut bound = |what: &str, CompletionBound { completions, tokens }: CompletionBound| {
         if completions > 0 {
             _ = writeln!(text, "{what:11} {completions} completions, at most {}", shown(tokens as f64));
@@ -48,7 +71,7 @@ fn bounds(cost: &SweepCost, sweep: &Sweep) -> String {
     };
     bound("", cost.training);
     bound("held-out", cost.held_out);
-    if sweep.eval.is_some() {
+    if has_benchmarks {
         bound("benchmarks", cost.benchmarks);
     }
     for line in &cost.unknown {
@@ -73,7 +96,14 @@ fn memory(config: &RunConfig, machine: &Machine) -> Result<String> {
 }
 
 /// Estimated hours of all runs and evaluations, from a short measurement of the first run.
-fn measured(sweep: &Sweep, cost: &SweepCost, config: &RunConfig, seconds: f64, price: Option<f64>) -> Result<String> {
+fn measured(
+    sweep: &Sweep,
+    cost: &SweepCost,
+    trials: Option<&SweepCost>,
+    config: &RunConfig,
+    seconds: f64,
+    price: Option<f64>,
+) -> Result<String> {
     download::confirm(config, false)?;
     eprintln!("measuring; this trains at least two steps, even if they take longer than requested");
     let measured = measure(config, seconds, price)?;
@@ -87,12 +117,28 @@ fn measured(sweep: &Sweep, cost: &SweepCost, config: &RunConfig, seconds: f64, p
         let time = if hours < 0.1 { format!("{:.1} min", 60.0 * hours) } else { format!("{hours:.1} h") };
         _ = writeln!(text, "{what:11} {}, {time}{money}", shown(tokens));
     };
+    // The tokens and hours of completions that are not trained on.
+    let of_completions = |completions: u64| {
+        let factor = completions as f64 / piece.units as f64;
+        (factor * piece.tokens as f64, factor * piece.seconds / 3600.0)
+    };
+    let mut together = (runs * whole.tokens, runs * whole.hours);
+    if let Some(trials) = trials {
+        let (training, steps) = (measured.forecast.training, measured.forecast.steps.max(1));
+        let factor = trials.steps as f64 / steps as f64;
+        let held_out = of_completions(trials.held_out.completions);
+        let (tokens, hours) = (factor * training.tokens + held_out.0, factor * training.hours + held_out.1);
+        line("trials", tokens, hours);
+        together = (together.0 + tokens, together.1 + hours);
+    }
     line("runs", runs * whole.tokens, runs * whole.hours);
     if cost.benchmarks.completions > 0 {
-        let factor = cost.benchmarks.completions as f64 / piece.units as f64;
-        let (tokens, hours) = (factor * piece.tokens as f64, factor * piece.seconds / 3600.0);
+        let (tokens, hours) = of_completions(cost.benchmarks.completions);
         line("benchmarks", tokens, hours);
-        line("together", runs * whole.tokens + tokens, runs * whole.hours + hours);
+        together = (together.0 + tokens, together.1 + hours);
+    }
+    if trials.is_some() || cost.benchmarks.completions > 0 {
+        line("together", together.0, together.1);
     }
     text += "this includes prompt tokens, and assumes that completions keep their measured length and that one process runs at a time\n";
     Ok(text)

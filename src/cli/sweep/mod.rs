@@ -3,6 +3,7 @@
 mod dry_run;
 mod live;
 mod status;
+mod tune;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Subcommand;
@@ -15,13 +16,16 @@ use crate::device;
 use crate::run::Stop;
 use crate::sweep::local::{self, Children, Machine, TaskEnd};
 use crate::sweep::task::{self, NextAction, SweepTask, TaskKind};
-use crate::sweep::{Sweep, SweepFile, SweepFolder, TaskState, cluster, expand, folder, starts};
+use crate::sweep::tune::with_choices;
+use crate::sweep::{Sweep, SweepFile, SweepFolder, TaskState, choice, cluster, expand, folder, starts, trials};
 
 /// Train and evaluate many arms from one file
 ///
 /// The file is a configuration with a section [sweep] that defines what varies (see docs/sweeps.md). All arms are trained with
 /// the same seeds, on the same questions in the same order, and evaluated on the benchmarks in [sweep.eval], as is the
 /// untrained model. Each run is a separate process.
+///
+/// With a section [sweep.tune], trials first choose the learning rate of each arm, on held-out training questions.
 ///
 /// If a run fails, the others continue. If the sweep is interrupted, the same command resumes it. Ctrl-C asks all processes to
 /// save their state; a second Ctrl-C ends them.
@@ -40,7 +44,7 @@ pub struct SweepArgs {
     #[command(subcommand)]
     command: Option<SweepCommand>,
 
-    /// Configuration with a section [sweep], or a shipped sweep: ppe-study, ppe-study-tiny, reward-controls, reward-controls-tiny
+    /// Configuration with a section [sweep], or a shipped sweep: ppe-study, ppe-study-tiny, reward-controls, reward-controls-tiny, distill-tiny
     #[arg(required = true)]
     file: Option<String>,
 
@@ -112,43 +116,108 @@ pub fn run(args: SweepArgs) -> Result<ExitCode> {
 
 fn sweep(args: &SweepArgs) -> Result<ExitCode> {
     let file = SweepFile::read(args.file.as_deref().unwrap_or_default(), &args.sets)?;
-    let sweep = expand(&file)?;
+    let mut sweep = expand(&file)?;
+    let trials = trials(&file)?;
     let out = args.out.clone().unwrap_or_else(|| Path::new("sweeps").join(&sweep.name));
     let machine = machine(args, &sweep)?;
     if args.dry_run {
-        return dry_run::run(&sweep, &out, &machine, args.measure, args.gpu_hour_price).map(|()| ExitCode::SUCCESS);
+        let (seconds, price) = (args.measure, args.gpu_hour_price);
+        return dry_run::run(&sweep, trials.as_ref(), &out, &machine, seconds, price).map(|()| ExitCode::SUCCESS);
     }
+    let earlier = choice::earlier(&out, trials.as_ref())?;
     confirm(&sweep, args.yes)?;
-    let (folder, record, _lock) = SweepFolder::prepare(&out, &sweep)?;
-    eprintln!("sweep    {}: {} runs, {} evaluations", sweep.name, record.runs.len(), record.evals.len());
-    eprintln!("folder   {}", out.display());
+    let worker = Worker::new(machine, args.slurm)?;
     for note in &sweep.notes {
         eprintln!("note     {note}");
     }
-    if args.slurm {
-        return on_cluster(&folder, &record, &sweep, &machine.program);
+    let mut tuned = None;
+    if let Some(trials) = &trials {
+        let (record, lock) = match tune::run(&worker, &out, trials, earlier)? {
+            tune::Tuned::Chosen(record, lock) => (record, lock),
+            tune::Tuned::Unfinished(code) => return Ok(code),
+        };
+        sweep = with_choices(sweep, trials, &record)?;
+        tuned = lock;
     }
-    eprintln!("machine  {machine}");
-    let done = folder.states(&record)?.values().filter(|it| **it == TaskState::Done).count();
-    if done > 0 {
-        eprintln!("so far   {done} of {} are done", record.runs.len() + record.evals.len());
+    let (folder, record, _lock) = SweepFolder::prepare(&out, &sweep)?;
+    // From here on, the lock of the sweep keeps a second process away.
+    drop(tuned);
+    eprintln!("sweep    {}: {} runs, {} evaluations", sweep.name, record.runs.len(), record.evals.len());
+    let ends = worker.work(&folder, &record, &sweep)?;
+    Ok(worker.stopped().unwrap_or_else(|| exit_code(&ends)))
+}
+
+/// The ends of all tasks of a sweep.
+type TaskEnds = Vec<(SweepTask, TaskEnd)>;
+
+/// Does the tasks of a sweep on this machine or on a cluster, until it is asked to stop.
+struct Worker {
+    machine: Machine,
+    slurm: bool,
+    stop: Stop,
+    children: Children,
+}
+
+impl Worker {
+    fn new(machine: Machine, slurm: bool) -> Result<Self> {
+        let children = Children::default();
+        let killed = children.clone();
+        let tell = move |_| {
+            if !slurm {
+                eprintln!("stopping after every process has saved its state (interrupt again to stop immediately)");
+            }
+        };
+        let stop = Stop::on_signals_and(tell, move |_| killed.kill())?;
+        Ok(Self { machine, slurm, stop, children })
     }
 
-    let children = Children::default();
-    let killed = children.clone();
-    let stop = Stop::on_signals_and(
-        |_| eprintln!("stopping after every process has saved its state (interrupt again to stop immediately)"),
-        move |_| killed.kill(),
-    )?;
-    let mut live = live::Live::new(&folder, &record, done);
-    let ends = local::work(&folder, &record, &machine, &children, &stop, &mut |event| live.show(event))?;
-    live.finish();
-    conclude(&folder, &record, &ends)?;
-    if let Some(signal) = stop.requested() {
-        eprintln!("stopped; run the same command again to resume");
-        return Ok(ExitCode::from(signal.exit_code() as u8));
+    /// The exit code of a stop, if one was requested.
+    fn stopped(&self) -> Option<ExitCode> {
+        self.stop.requested().map(|signal| ExitCode::from(signal.exit_code() as u8))
     }
-    Ok(exit_code(&ends))
+
+    /// Does all tasks that are not done, and prints the table of the results.
+    fn work(&self, folder: &SweepFolder, record: &folder::SweepRecord, sweep: &Sweep) -> Result<TaskEnds> {
+        eprintln!("folder   {}", folder.path.display());
+        if self.slurm {
+            return self.on_cluster(folder, record, sweep);
+        }
+        eprintln!("machine  {}", self.machine);
+        let done = folder.states(record)?.values().filter(|it| **it == TaskState::Done).count();
+        if done > 0 {
+            eprintln!("so far   {done} of {} are done", record.runs.len() + record.evals.len());
+        }
+        let mut live = live::Live::new(folder, record, done);
+        let mut show = |event: local::Event| live.show(event);
+        let ends = local::work(folder, record, &self.machine, &self.children, &self.stop, &mut show)?;
+        live.finish();
+        conclude(folder, record, &ends)?;
+        if self.stop.requested().is_some() {
+            eprintln!("stopped; run the same command again to resume");
+        }
+        Ok(ends)
+    }
+
+    /// Submits the sweep to Slurm and follows its progress.
+    fn on_cluster(&self, folder: &SweepFolder, record: &folder::SweepRecord, sweep: &Sweep) -> Result<TaskEnds> {
+        let jobs = cluster::submit(folder, record, &sweep.slurm, &self.machine.program)?;
+        for (job, is_new) in &jobs {
+            let what = if *is_new { "submitted" } else { "already queued" };
+            eprintln!("job      {} {what}: {} [{}]", job.id, job.array.kind, job.array.numbers());
+        }
+        let jobs: Vec<cluster::SlurmJob> = jobs.into_iter().map(|(job, _)| job).collect();
+        let mut live = live::Live::new(folder, record, 0);
+        let ends = cluster::follow(folder, record, &jobs, &self.stop, &mut |event| live.show(event))?;
+        live.finish();
+        conclude(folder, record, &ends)?;
+        if self.stop.requested().is_some() {
+            let ids = jobs.iter().map(|job| job.id.to_string()).collect::<Vec<_>>().join(" ");
+            eprintln!(
+                "the jobs continue; run the same command to follow them again, or `scancel {ids}` to cancel them"
+            );
+        }
+        Ok(ends)
+    }
 }
 
 /// Prints the table, and each failure with the end of its log.
@@ -245,27 +314,6 @@ fn do_task(args: &TaskArgs) -> Result<ExitCode> {
             }
         }
     }
-}
-
-/// Submits the sweep to Slurm and follows its progress.
-fn on_cluster(folder: &SweepFolder, record: &folder::SweepRecord, sweep: &Sweep, rft: &Path) -> Result<ExitCode> {
-    let jobs = cluster::submit(folder, record, &sweep.slurm, rft)?;
-    for (job, is_new) in &jobs {
-        let what = if *is_new { "submitted" } else { "already queued" };
-        eprintln!("job      {} {what}: {} [{}]", job.id, job.array.kind, job.array.numbers());
-    }
-    let jobs: Vec<cluster::SlurmJob> = jobs.into_iter().map(|(job, _)| job).collect();
-    let stop = Stop::on_signals(|_| ())?;
-    let mut live = live::Live::new(folder, record, 0);
-    let ends = cluster::follow(folder, record, &jobs, &stop, &mut |event| live.show(event))?;
-    live.finish();
-    conclude(folder, record, &ends)?;
-    if let Some(signal) = stop.requested() {
-        let ids = jobs.iter().map(|job| job.id.to_string()).collect::<Vec<_>>().join(" ");
-        eprintln!("the jobs continue; run the same command to follow them again, or `scancel {ids}` to cancel them");
-        return Ok(ExitCode::from(signal.exit_code() as u8));
-    }
-    Ok(exit_code(&ends))
 }
 
 fn exit_code(ends: &[(SweepTask, TaskEnd)]) -> ExitCode {

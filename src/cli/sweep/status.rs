@@ -11,7 +11,7 @@ use crate::cli::output;
 use crate::cli::output_format::OutputFormat;
 use crate::sweep::folder::{RunView, SweepFolder, SweepRecord, TaskState, tally};
 
-/// Print the progress of every run and evaluation
+/// Print the progress of every run and evaluation, or of every trial until the values of [sweep.tune] are chosen
 #[derive(clap::Args, Debug)]
 pub struct SweepStatusArgs {
     /// Folder of the sweep
@@ -23,10 +23,24 @@ pub struct SweepStatusArgs {
 }
 
 pub fn run(args: &SweepStatusArgs) -> Result<()> {
-    let (folder, record) = SweepFolder::open(&args.sweep)?;
+    let (folder, record) = SweepFolder::open_current(&args.sweep)?;
+    let is_tuning = folder.path != args.sweep;
     match args.output_format {
-        OutputFormat::Text => println!("{}", table(&folder, &record)?),
-        OutputFormat::Json => output::json(&as_json(&folder, &record)?),
+        OutputFormat::Text => {
+            if is_tuning {
+                println!("phase 1 of 2: trials, by which a value is chosen for each arm");
+            }
+            println!("{}", table(&folder, &record)?);
+            let trials = SweepFolder::of_trials(&args.sweep);
+            if !is_tuning && trials.is_dir() {
+                println!("phase 2 of 2: the study; `rft sweep status {}` prints the trials", trials.display());
+            }
+        }
+        OutputFormat::Json => {
+            let mut status = as_json(&folder, &record)?;
+            status["phase"] = json!(if is_tuning { "trials" } else { "study" });
+            output::json(&status);
+        }
     }
     Ok(())
 }

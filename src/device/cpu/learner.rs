@@ -6,6 +6,7 @@ use crate::grpo::adamw::{AdamW, Hyper, LargestChange, clip_scale, global_norm};
 use crate::grpo::learner::{Keep, Learner, lora_b};
 use crate::model::lora::Adapter;
 use crate::model::pack::Pack;
+use crate::ops::distill::DistillStats;
 use crate::ops::head::{TokenGrad, TokenStats};
 use anyhow::Result;
 
@@ -16,11 +17,13 @@ pub struct CpuLearner<'a> {
     norm: f64,
     /// The last forward pass, with the gradient of its hidden rows.
     pass: Option<(Activations, Vec<f32>)>,
+    /// The teacher's hidden rows: (pairs, hidden)
+    teacher: Vec<f32>,
 }
 
 impl<'a> CpuLearner<'a> {
     pub fn new(decoder: &'a CpuDecoder) -> Self {
-        Self { decoder, grads: Vec::new(), norm: 0.0, pass: None }
+        Self { decoder, grads: Vec::new(), norm: 0.0, pass: None, teacher: Vec::new() }
     }
 
     fn pass(&mut self) -> &mut (Activations, Vec<f32>) {
@@ -58,6 +61,20 @@ impl Learner for CpuLearner<'_> {
         let (activations, d_hidden) = self.pass();
         let grad = |i: usize, _| TokenGrad { logprob: coefficients[i], entropy };
         let stats = decoder.head().backward(&activations.hidden, &pack.pairs, temperature, grad, d_hidden);
+        decoder.precision.round(d_hidden);
+        Ok(stats)
+    }
+
+    fn teach(&mut self, pack: &Pack) -> Result<()> {
+        let activations = self.decoder.forward(None, pack, Keep::Nothing);
+        self.teacher = self.decoder.head().gather(&activations.hidden, &pack.pairs);
+        Ok(())
+    }
+
+    fn distill_backward(&mut self, pack: &Pack, temperature: f32, weights: &[f32]) -> Result<Vec<DistillStats>> {
+        let (decoder, teacher) = (self.decoder, std::mem::take(&mut self.teacher));
+        let (activations, d_hidden) = self.pass();
+        let stats = decoder.head().distill(&activations.hidden, &pack.pairs, &teacher, temperature, weights, d_hidden);
         decoder.precision.round(d_hidden);
         Ok(stats)
     }

@@ -554,6 +554,30 @@ pub fn head_backward(
     }
 }
 
+/// The divergence of each row from the teacher's, in `kl`, and the gradient of its sum with `weights`, which replaces the first half of
+/// the rows of `logits`, as bf16. `lse` are those of [`head_stats`], of both.
+#[allow(clippy::too_many_arguments, reason = "the arguments of a kernel")]
+pub fn head_distill(
+    gpu: &Gpu,
+    logits: Logits,
+    teacher: Buffer<f32>,
+    [lse, teacher_lse]: [Buffer<f32>; 2],
+    weights: Buffer<f32>,
+    kl: Buffer<f32>,
+    temperature: f32,
+) -> Result<()> {
+    let Logits { rows, vocab, stride, .. } = logits;
+    let [lse, teacher_lse, weights] = [lse, teacher_lse, weights].map(|buffer| buffer.at_least(rows));
+    // SAFETY: a block per row, which stays within the `stride` values of its two rows.
+    unsafe {
+        launch!(
+            gpu, "head_distill_f32", LaunchShape::new(rows, ROW_THREADS);
+            logits.values().moves(|bytes| (2 * bytes, bytes / 2)), teacher.at_least(rows * stride).reads(2 * F32 * rows * stride),
+            lse, teacher_lse, weights, kl.at_least(rows).written(), vocab, stride as u64, temperature
+        )
+    }
+}
+
 /// Samples a token for each unfinished row, with its log-probability under the untruncated distribution. `keys` (rows,
 /// 2) are the keys of the completions' streams, `positions` the indices of the tokens in their completions; `done` may
 /// be null.

@@ -110,7 +110,7 @@ fn check_room(
     let layout = MemoryLayout { config, lora };
     let one = SlabSize { rows: 1, prompt_slots: 1, prompt: 1, completion: extent.positions - 1, stops: 0 };
     let rollout = layout.rollout_bytes(one);
-    let training = extent.keep.map_or(0, |keep| layout.sequence_bytes(extent.positions, keep));
+    let training = extent.keep.map_or(0, |keep| layout.sequence_bytes(extent.positions, keep, extent.taught));
     let room = gpu.room()?;
     let wanted = weights + trained + rollout.max(training) + RESERVE;
     let hint = if weights + trained + RESERVE > room.total {

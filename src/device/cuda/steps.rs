@@ -3,6 +3,7 @@
 use super::learner::CudaLearner;
 use super::shared::Shared;
 use super::slabs::{DecodeBatch, Slabs, Start};
+use crate::config::DistillKl;
 use crate::device::memory::DECODE_STEPS;
 use crate::grpo::learner::{Keep, Learner};
 use crate::model::lora::Adapter;
@@ -78,9 +79,33 @@ pub fn sequences(rows: usize, length: usize) -> Pack {
     pack
 }
 
-/// A forward pass, the head, and a backward pass that adds to the gradient.
-pub fn micro_batch(learner: &mut CudaLearner, adapter: &Adapter, pack: &Pack, keep: Keep) -> Result<()> {
-    learner.forward(Some(adapter), pack, keep)?;
-    learner.head_backward(pack, 1.0, &vec![1e-3; pack.pairs.len()], 0.0)?;
+/// A forward pass, the head, and a backward pass that adds to the gradient; before them the teacher's pass of the same pack, if a
+/// prompt is distilled.
+pub fn micro_batch(
+    learner: &mut CudaLearner,
+    adapter: &Adapter,
+    pack: &Pack,
+    keep: Keep,
+    distill: Option<DistillKl>,
+) -> Result<()> {
+    let weights = vec![1e-3; pack.pairs.len()];
+    match distill {
+        None => {
+            learner.forward(Some(adapter), pack, keep)?;
+            learner.head_backward(pack, 1.0, &weights, 0.0)?;
+        }
+        Some(DistillKl::Full) => {
+            learner.teach(pack)?;
+            learner.forward(Some(adapter), pack, keep)?;
+            learner.distill_backward(pack, 1.0, &weights)?;
+        }
+        Some(DistillKl::Sampled) => {
+            learner.forward(None, pack, Keep::Nothing)?;
+            learner.token_stats(pack, 1.0)?;
+            learner.forward(Some(adapter), pack, keep)?;
+            learner.token_stats(pack, 1.0)?;
+            learner.head_backward(pack, 1.0, &weights, 0.0)?;
+        }
+    }
     learner.backward(adapter, pack)
 }

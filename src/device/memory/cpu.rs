@@ -5,7 +5,7 @@
 //! assumed to have their maximum length; most runs need less.
 
 use super::machine::MachineMemory;
-use crate::config::RunConfig;
+use crate::config::{DistillKl, RunConfig};
 use crate::model::config::ModelConfig;
 use crate::model::lora::Adapter;
 use crate::ops::attention::KvSpan;
@@ -107,7 +107,7 @@ fn block_widths(model: &ModelConfig) -> (usize, usize) {
 
 fn rollout(model: &ModelConfig, config: &RunConfig, prompts: PromptSizes) -> f64 {
     let rollout = &config.rollout;
-    let rows = rollout.max_rows.min(rollout.completions_per_step().max(prompts.held_out));
+    let rows = rollout.local_rows().min(rollout.completions_per_step().max(prompts.held_out));
     let at_once = rollout.prompts_per_step.max(prompts.held_out).min(rows);
     let cache = |tokens| model.num_hidden_layers as f64 * KvSpan::bytes(model.heads(), tokens) as f64;
     let (_, width) = block_widths(model);
@@ -134,9 +134,11 @@ fn training(model: &ModelConfig, config: &RunConfig, prompts: PromptSizes) -> f6
     // of q, k and v, which attention collects by head first.
     let backward = again + 2 * inner + 6 * hidden + heads.out_width() + 2 * heads.qkv_width();
     let forward = all - saved;
+    // To distill a prompt over the whole vocabulary, the teacher's hidden rows are kept, and both logits are in memory.
+    let (taught, heads_at_once) = if config.distilled() == Some(DistillKl::Full) { (hidden, 2) } else { (0, 1) };
     // The last hidden rows before and after the norm, and their gradients.
-    let ends = 4 * hidden;
-    let logits = floats(head::CHUNK.min(rows), model.vocab_size + 2 * hidden);
+    let ends = 4 * hidden + taught;
+    let logits = floats(head::CHUNK.min(rows), heads_at_once * model.vocab_size + 2 * hidden);
     let blocks = floats(rows, backward.max(forward));
     model.num_hidden_layers as f64 * floats(rows, kept) + floats(rows, ends) + blocks.max(logits)
 }
@@ -144,7 +146,7 @@ fn training(model: &ModelConfig, config: &RunConfig, prompts: PromptSizes) -> f6
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{ConfigLayers, resolve};
+    use crate::config::{ConfigLayers, Method, resolve};
     use crate::model::config::known_shape;
 
     const PROMPTS: PromptSizes = PromptSizes { longest: 300, held_out: 64 };
@@ -175,6 +177,18 @@ mod tests {
         assert_eq!(memory.training, 4.0 * 2048.0 * (24.0 * 896.0 + 4.0 * 896.0 + saved + backward));
         let sum = 1000.0 + memory.weights + memory.adapter + memory.rollout + memory.training;
         assert_eq!(memory.peak(), sum as u64);
+    }
+
+    #[test]
+    fn a_teacher_takes_its_hidden_rows_and_a_second_chunk_of_logits() {
+        let (model, mut config) = laptop();
+        let training = |config: &RunConfig| CpuMemory::of(&model, config, PROMPTS, 0).unwrap().training;
+        let of_rewards = training(&config);
+        config.train.method = Method::Distill;
+        // The blocks of 2,048 rows need more than the logits.
+        assert_eq!(training(&config) - of_rewards, 4.0 * 2048.0 * 896.0);
+        config.distill.kl = DistillKl::Sampled;
+        assert_eq!(training(&config), of_rewards);
     }
 
     #[test]

@@ -143,6 +143,18 @@ pub struct HeadWork {
     pub logits: Buffer<f32>,
 }
 
+/// What the head needs in addition if a prompt is distilled over the whole vocabulary.
+pub struct TeacherWork {
+    /// (pairs)
+    pub kl: Buffer<f32>,
+    /// Statistics of the teacher: (chunk)
+    pub logprob: Buffer<f32>,
+    pub entropy: Buffer<f32>,
+    pub lse: Buffer<f32>,
+    /// (chunk, stride)
+    pub logits: Buffer<f32>,
+}
+
 /// Keys and values of one block of the decoder: (slots, KV heads, capacity, head dim) each.
 #[derive(Clone, Copy)]
 pub struct Cache {
@@ -318,9 +330,36 @@ impl MemoryLayout<'_> {
         })
     }
 
+    /// Next to the buffers of [`MemoryLayout::head`].
+    pub fn teacher(&self, arena: &mut Arena, pairs: usize) -> Result<TeacherWork> {
+        let chunk = LOGITS_ROWS.min(pairs);
+        Ok(TeacherWork {
+            kl: arena.take(pairs)?,
+            logprob: arena.take(chunk)?,
+            entropy: arena.take(chunk)?,
+            lse: arena.take(chunk)?,
+            logits: arena.take(chunk * logits_stride(self.config))?,
+        })
+    }
+
+    /// The teacher's hidden rows, which are kept until the backward pass: (pairs, hidden).
+    pub fn teacher_rows(&self, arena: &mut Arena, pairs: usize) -> Result<Buffer<bf16>> {
+        arena.take(pairs * self.config.hidden_size)
+    }
+
     /// The memory of a micro-batch: for its rows, its (hidden row, target) pairs, and partial sums of attention
     /// (values).
     pub fn pass_bytes(&self, rows: usize, pairs: usize, partial: usize, keep: Keep) -> PassBytes {
+        self.bytes_of(rows, pairs, partial, keep, false)
+    }
+
+    /// The same with the head of a distillation over the whole vocabulary, without [`MemoryLayout::teacher_rows`]. The teacher's own
+    /// pass keeps nothing, and needs less than that of the same number of rows which follows it.
+    pub fn taught_pass_bytes(&self, rows: usize, pairs: usize, partial: usize, keep: Keep) -> PassBytes {
+        self.bytes_of(rows, pairs, partial, keep, true)
+    }
+
+    fn bytes_of(&self, rows: usize, pairs: usize, partial: usize, keep: Keep, taught: bool) -> PassBytes {
         let endless = "an unlimited arena";
         let mut arena = Arena::endless();
         let pass = self.forward(&mut arena, rows, keep).expect(endless);
@@ -333,6 +372,9 @@ impl MemoryLayout<'_> {
         }
         let (kept, mark) = (arena.used(), arena.mark());
         self.head(&mut arena, pairs, back).expect(endless);
+        if taught {
+            self.teacher(&mut arena, pairs).expect(endless);
+        }
         let head = arena.used() - kept;
         arena.reset(mark);
         let mut blocks = forward.saturating_sub(kept);
@@ -362,12 +404,14 @@ impl MemoryLayout<'_> {
         arena.used() + self.prefill_bytes(size.prompt)
     }
 
-    /// Bytes of a pass over one prompt with one completion, with this number of rows together.
-    pub fn sequence_bytes(&self, rows: usize, keep: Keep) -> usize {
+    /// Bytes of a pass over one prompt with one completion, with this number of rows together; `taught`: of a distillation over the
+    /// whole vocabulary.
+    pub fn sequence_bytes(&self, rows: usize, keep: Keep, taught: bool) -> usize {
         let heads = self.config.heads();
         let part = Part { prompt: 0..1, branches: std::iter::once(1..rows).collect() };
         let partial = Tiles::new(&[part], heads.query / heads.kv).partial_len(heads);
-        metadata_bytes(rows) + self.pass_bytes(rows, rows, partial, keep).total()
+        let teacher = if taught { padded(2 * rows * self.config.hidden_size) } else { 0 };
+        metadata_bytes(rows) + teacher + self.bytes_of(rows, rows, partial, keep, taught).total()
     }
 
     /// Keys and values of all blocks, for this number of slots of `capacity` tokens.

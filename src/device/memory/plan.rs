@@ -9,7 +9,7 @@ use super::arena::Arena;
 use super::layout::{MemoryLayout, SlabSize, adapter_bytes, metadata_bytes, weight_bytes};
 use super::lora::LoraColumns;
 use super::{PREFILL_TOKENS, RESERVE, prompt_slots};
-use crate::config::RunConfig;
+use crate::config::{DistillKl, RunConfig};
 use crate::grpo::learner::Keep;
 use crate::model::config::ModelConfig;
 use crate::model::lora::Adapter;
@@ -46,7 +46,7 @@ pub struct RolloutMemory {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct TrainingMemory {
-    /// What a micro-batch keeps for its backward pass.
+    /// What a micro-batch keeps for its backward pass, with the teacher's hidden rows if a prompt is distilled.
     pub kept: u64,
     /// Buffers of the blocks, with partial sums of attention.
     pub working: u64,
@@ -71,7 +71,7 @@ impl MemoryPlan {
             context: CONTEXT + RESERVE as u64,
             weights: weight_bytes(model, config.rollout.max_sequence_length(), lora) as u64,
             adapter: adapter_bytes(len) as u64,
-            rollout: RolloutMemory::of(model, config, config.rollout.max_rows)?,
+            rollout: RolloutMemory::of(model, config, config.rollout.local_rows())?,
             training: TrainingMemory::of(model, config, config.train.max_tokens_per_micro_batch)?,
         })
     }
@@ -128,9 +128,16 @@ impl TrainingMemory {
         let partial = Tiles::new(&parts, heads.query / heads.kv).partial_len(heads);
         let rows = parts.last().map_or(0, |part| part.branches.last().map_or(part.prompt.end, |branch| branch.end));
         let pairs: usize = parts.iter().flat_map(|part| &part.branches).map(|branch| branch.len() + 1).sum();
-        let bytes = layout.pass_bytes(rows, pairs, partial, keep);
+        let (bytes, teacher) = match config.distilled() {
+            Some(DistillKl::Full) => {
+                let mut arena = Arena::endless();
+                layout.teacher_rows(&mut arena, pairs)?;
+                (layout.taught_pass_bytes(rows, pairs, partial, keep), arena.used())
+            }
+            _ => (layout.pass_bytes(rows, pairs, partial, keep), 0),
+        };
         Ok(TrainingMemory {
-            kept: (metadata_bytes(rows) + bytes.kept) as u64,
+            kept: (metadata_bytes(rows) + teacher + bytes.kept) as u64,
             working: bytes.blocks as u64,
             head: bytes.head as u64,
         })
@@ -212,7 +219,7 @@ pub fn parse_memory(text: &str) -> Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{ConfigLayers, resolve};
+    use crate::config::{ConfigLayers, Method, resolve};
     use crate::model::config::known_shape;
 
     const GIB: u64 = 1 << 30;
@@ -277,6 +284,20 @@ mod tests {
         let heads = model.heads();
         let tiles = Tiles::new(&longest_parts(&config, 16_384), heads.query / heads.kv);
         about(training.working, blocks + 4.0 * tiles.partial_len(heads) as f64);
+    }
+
+    #[test]
+    fn a_teacher_adds_its_hidden_rows_and_a_second_chunk_of_logits() {
+        let (model, mut config) = study();
+        let of_rewards = TrainingMemory::of(&model, &config, 16_384).unwrap();
+        config.train.method = Method::Distill;
+        let taught = TrainingMemory::of(&model, &config, 16_384).unwrap();
+        let tokens = 16_384.0 - 1024.0 + 4.0;
+        about(taught.kept - of_rewards.kept, tokens * 2.0 * 3584.0);
+        about(taught.head - of_rewards.head, 1024.0 * 4.0 * 152_064.0 + tokens * 4.0);
+        assert_eq!(taught.working, of_rewards.working);
+        config.distill.kl = DistillKl::Sampled;
+        assert_eq!(TrainingMemory::of(&model, &config, 16_384).unwrap(), of_rewards);
     }
 
     /// The counted parts are a micro-batch: all rows once, in order.

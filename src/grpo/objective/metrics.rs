@@ -9,7 +9,7 @@ use crate::grpo::totals::Totals;
 impl Totals {
     /// TRL's names and definitions, for the whole update: `loss`, `entropy`, `kl` if `beta` is not zero,
     /// `policy_loss` and `entropy_coef` if there is a bonus, the clip shares, and `ratio/{min,mean,max}`, which TRL
-    /// does not have. A mean over no tokens is omitted.
+    /// does not have, like `distill/kl` if a prompt is distilled. A mean over no tokens is omitted.
     pub fn metrics(&self, objective: &Objective) -> BTreeMap<String, f64> {
         let mut metrics = BTreeMap::from([("loss".to_owned(), self.loss)]);
         let mut put = |name: &str, value: f64| metrics.insert(name.to_owned(), value);
@@ -24,8 +24,13 @@ impl Totals {
             return metrics;
         }
         let tokens = self.tokens as f64;
-        if objective.beta != 0.0 {
-            put("kl", self.kl_sum / tokens);
+        match objective.distill {
+            Some(_) => put("distill/kl", self.kl_sum / tokens),
+            None if objective.beta != 0.0 => put("kl", self.kl_sum / tokens),
+            None => None,
+        };
+        if self.ratio.count == 0 {
+            return metrics;
         }
         put("ratio/min", self.ratio.min);
         put("ratio/mean", self.ratio.sum / self.ratio.count as f64);

@@ -24,6 +24,11 @@
 //! completions, a count of tokens does not; `dapo` and `cispo` divide by the mean tokens of the rollout batch's updates
 //! if the batch is split into several ([`Normalizer::over_rollout`]), `bnpo` by this update's own tokens.
 //!
+//! If a prompt is distilled ([`Objective::distilling`]), the advantage is that of a token instead: f - o, with the log-probability f
+//! under the teacher. This is the derivative of the k1 estimator of KL(policy || teacher) by the score function
+//! (K. Lu, "On-Policy Distillation", Thinking Machines Lab, 2025). With the divergence over the whole vocabulary there is no
+//! policy term: the loss is the sum of the weights times the divergences.
+//!
 //! The divergence is the plain term of the formula. TRL 1.16 multiplies it by the ratio by default
 //! (`use_bias_correction_kl`); the comparison with TRL is made with this option off.
 //!
@@ -34,7 +39,8 @@ mod metrics;
 use anyhow::Result;
 
 use super::totals::Totals;
-use crate::config::{GrpoSection, KlEstimator, LossType};
+use crate::config::{DistillKl, GrpoSection, KlEstimator, LossType};
+use crate::ops::distill::DistillStats;
 
 /// The loss that an update minimizes. Created once from the configuration.
 #[derive(Clone, Debug)]
@@ -42,6 +48,8 @@ pub struct Objective {
     pub loss_type: LossType,
     pub beta: f64,
     pub entropy_coef: f64,
+    /// The divergence from a teacher, which replaces the rewards.
+    pub distill: Option<DistillKl>,
     kl_estimator: KlEstimator,
     epsilon_low: f64,
     epsilon_high: f64,
@@ -56,10 +64,13 @@ pub struct CompletionTerms<'a> {
     pub logprobs: &'a [f32],
     /// Under the policy that sampled; `None` if that is the policy itself, so that every ratio is exactly 1.
     pub old: Option<&'a [f32]>,
-    /// Under the model without its adapter. Needed if `beta` is not zero.
+    /// Under the model without its adapter: needed if [`Objective::needs_reference`]. If a prompt is distilled, it is in the context
+    /// of the reference alone.
     pub reference: Option<&'a [f32]>,
     /// Entropy of each token's distribution, in nats. Needed if `entropy_coef` is not zero, logged if given.
     pub entropy: Option<&'a [f32]>,
+    /// Importance weight of each token, a factor of its part of the loss; `None`: 1.
+    pub weights: Option<&'a [f32]>,
     pub advantage: f32,
     /// Left out of the loss; for example, a truncated completion.
     pub masked: bool,
@@ -91,6 +102,7 @@ impl Objective {
             loss_type: section.loss_type,
             beta: section.beta,
             entropy_coef: section.entropy_coef,
+            distill: None,
             kl_estimator: section.kl_estimator,
             epsilon_low: section.epsilon,
             epsilon_high: section.clip_high(),
@@ -99,16 +111,27 @@ impl Objective {
         })
     }
 
+    /// The same weights of tokens and the same clipping, but the divergence from a teacher instead of rewards.
+    pub fn distilling(self, distill: Option<DistillKl>) -> Self {
+        Self { distill, ..self }
+    }
+
+    /// True if [`Objective::completion`] needs log-probabilities under the reference.
+    pub fn needs_reference(&self) -> bool {
+        self.beta != 0.0 || self.distill == Some(DistillKl::Sampled)
+    }
+
     /// True if a token's coefficient depends on log-probabilities, so that these must be computed before the
     /// backward pass starts. Otherwise the coefficients are [`Objective::fixed_coefficient`].
     pub fn needs_two_passes(&self, has_old: bool) -> bool {
-        has_old || self.beta != 0.0
+        has_old || self.needs_reference()
     }
 
     /// True for a completion whose gradient is exactly zero, so that the gradient pass can skip it.
     /// The [`Normalizer`] counts it anyway.
     pub fn skips(&self, advantage: f32, masked: bool) -> bool {
-        masked || (advantage == 0.0 && self.beta == 0.0 && self.entropy_coef == 0.0)
+        let unrewarded = advantage == 0.0 && self.distill.is_none();
+        masked || (unrewarded && self.beta == 0.0 && self.entropy_coef == 0.0)
     }
 
     /// Divisors of an update whose completions have these lengths.
@@ -127,7 +150,7 @@ impl Objective {
     pub fn completion(&self, terms: &CompletionTerms, normalizer: &Normalizer, grad: &mut [f32], totals: &mut Totals) {
         let length = terms.logprobs.len();
         assert_eq!(grad.len(), length, "one derivative per token");
-        for slice in [terms.old, terms.reference, terms.entropy].into_iter().flatten() {
+        for slice in [terms.old, terms.reference, terms.entropy, terms.weights].into_iter().flatten() {
             assert_eq!(slice.len(), length, "one entry per token");
         }
         totals.completions += 1;
@@ -136,8 +159,7 @@ impl Objective {
             totals.masked_completions += 1;
             return;
         }
-        let reference = (self.beta != 0.0).then(|| terms.reference.expect("`beta` needs reference log-probabilities"));
-        let advantage = f64::from(terms.advantage);
+        let reference = self.needs_reference().then(|| terms.reference.expect("a reference is needed"));
         let weight = self.weight(length, normalizer);
         let old = terms.old.unwrap_or(terms.logprobs);
         let completion_ratio = (self.loss_type == LossType::Gspo).then(|| sequence_ratio(terms.logprobs, old));
@@ -145,12 +167,22 @@ impl Objective {
         for (t, grad) in grad.iter_mut().enumerate() {
             let logprob = f64::from(terms.logprobs[t]);
             let ratio = completion_ratio.unwrap_or_else(|| (logprob - f64::from(old[t])).exp());
+            let advantage = match reference {
+                Some(teacher) if self.distill.is_some() => f64::from(teacher[t]) - f64::from(old[t]),
+                _ => f64::from(terms.advantage),
+            };
             let (mut value, mut slope) = self.policy(ratio, advantage, logprob);
-            if let Some(reference) = reference {
-                let (kl, kl_slope) = self.kl(f64::from(reference[t]) - logprob);
-                value += self.beta * kl;
-                slope += self.beta * kl_slope;
-                totals.kl_sum += kl;
+            let importance = terms.weights.map_or(1.0, |weights| f64::from(weights[t]));
+            (value, slope) = (importance * value, importance * slope);
+            match reference {
+                Some(_) if self.distill.is_some() => totals.kl_sum -= advantage,
+                Some(reference) => {
+                    let (kl, kl_slope) = self.kl(f64::from(reference[t]) - logprob);
+                    value += self.beta * kl;
+                    slope += self.beta * kl_slope;
+                    totals.kl_sum += kl;
+                }
+                None => {}
             }
             loss += weight * value;
             *grad = (weight * slope) as f32;
@@ -175,6 +207,24 @@ impl Objective {
     /// dLoss/dlogprob of every token of a completion when [`Objective::needs_two_passes`] is false.
     pub fn fixed_coefficient(&self, advantage: f32, length: usize, normalizer: &Normalizer) -> f32 {
         (self.weight(length, normalizer) * self.policy(1.0, f64::from(advantage), 0.0).1) as f32
+    }
+
+    /// dLoss/dKL of every token of a completion, with the divergence over the whole vocabulary.
+    pub fn distill_weight(&self, length: usize, normalizer: &Normalizer) -> f32 {
+        self.weight(length, normalizer) as f32
+    }
+
+    /// Adds a completion to `totals`, with the divergence over the whole vocabulary.
+    pub fn distilled(&self, stats: &[DistillStats], normalizer: &Normalizer, totals: &mut Totals) {
+        let sum = |value: fn(&DistillStats) -> f32| stats.iter().map(|stats| f64::from(value(stats))).sum::<f64>();
+        let kl = sum(|stats| stats.kl);
+        totals.completions += 1;
+        totals.tokens += stats.len();
+        totals.kl_sum += kl;
+        totals.policy_loss += self.weight(stats.len(), normalizer) * kl;
+        totals.loss += self.weight(stats.len(), normalizer) * kl;
+        totals.entropy_sum += sum(|stats| stats.token.entropy);
+        totals.entropy_tokens += stats.len();
     }
 
     /// dLoss/dentropy of every unmasked token: the bonus is the mean entropy of the update's tokens, with any

@@ -56,6 +56,7 @@ impl ObjectiveBatch {
                     old: self.old.as_ref().map(|old| old[i].as_slice()),
                     reference: self.reference.get(i).map(Vec::as_slice),
                     entropy: self.entropy.get(i).map(Vec::as_slice),
+                    weights: None,
                     advantage: self.advantages[i],
                     masked: self.masked[i],
                 };

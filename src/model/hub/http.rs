@@ -306,7 +306,7 @@ fn copy(
 }
 
 /// Whether a token may be sent there: over TLS, or to this machine.
-fn keeps_secrets(endpoint: &str) -> bool {
+pub(super) fn keeps_secrets(endpoint: &str) -> bool {
     let host = endpoint.strip_prefix("http://").map(|it| it.split(['/', ':']).next().unwrap_or_default());
     host.is_none_or(|host| ["localhost", "127.0.0.1"].contains(&host))
 }

@@ -13,9 +13,11 @@ mod dataset;
 mod http;
 mod plan;
 mod repo;
+mod upload;
 
 pub use config::{HubConfig, Token};
 pub use dataset::{dataset_file, dataset_file_from, dataset_files, dataset_files_from};
 pub use http::HubError;
 pub use plan::{Plan, adapter_files, model_files, text_files};
 pub use repo::{Kind, Repo, is_hub_id};
+pub use upload::{Pushed, UploadFile, push};

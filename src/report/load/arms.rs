@@ -7,7 +7,7 @@ use super::{Material, quoted};
 use crate::run::inputs::{ALL, short};
 
 /// Keys that do not change what a run learns, and the keys of sources, which are compared by their contents.
-const ELSEWHERE: [&str; 16] = [
+const ELSEWHERE: [&str; 17] = [
     "run.name",
     "run.dir",
     "train.seed",
@@ -21,6 +21,7 @@ const ELSEWHERE: [&str; 16] = [
     "data.path",
     "prompt.ppe",
     "prompt.wording",
+    "prompt.mix",
     "prompt.template",
     "lora.init_adapter",
     "data.difficulty",
@@ -110,7 +111,7 @@ pub(super) fn settings(run: &ReportedRun) -> BTreeMap<String, String> {
     // The questions of the generator depend on the seed; only files are the same for all seeds.
     let files = manifest.data.files.iter().filter(|(name, _)| *name != ALL);
     settings.insert("data".into(), files.map(|(_, hash)| short(hash)).collect::<Vec<_>>().join(" "));
-    settings.insert("prompt text".into(), short(&manifest.prompt.sha256).to_owned());
+    settings.insert("prompt text".into(), short(&manifest.learned_prompt().sha256).to_owned());
     settings.insert("steps".into(), manifest.steps.to_string());
     let sources = [
         ("chat template", &manifest.template),

@@ -2,6 +2,7 @@
 
 use super::evaluation::ReportedEvaluation;
 use super::run::ReportedRun;
+use crate::run::tuning::TuneRecord;
 
 /// The runs and evaluations of a report.
 #[derive(Default)]
@@ -14,6 +15,8 @@ pub struct Material {
     /// In the order of the sweep or of the command line. The arms have the same order.
     pub runs: Vec<ReportedRun>,
     pub evaluations: Vec<ReportedEvaluation>,
+    /// How a setting was chosen for each arm of a sweep.
+    pub tuning: Option<TuneRecord>,
     /// Sentences about arms that were split because their runs differ in more than the seed.
     pub split: Vec<String>,
     /// Sentences about input that was left out.

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::data::decontaminate::Contamination;
 use crate::disk::hash::sha256_file;
-use crate::prompt::{self, PriorPrompt};
+use crate::prompt::{self, Mixture};
 use crate::run::manifest::Manifest;
 use crate::run::metrics::{self, MetricsRecord};
 use crate::run::status::{self, RunState, RunStatus};
@@ -23,9 +23,11 @@ pub struct ReportedRun {
     pub seed: u64,
     /// The settings in which its arm differs from others, by dotted key.
     pub varies: BTreeMap<String, Value>,
+    /// The setting that was chosen for its arm, if its value is the one that the trials of the sweep prove.
+    pub tuned: Option<String>,
     pub manifest: Manifest,
-    /// The prior prompt; `None` if its file is missing and it is not a shipped one.
-    pub prior: Option<PriorPrompt>,
+    /// The prior prompts; `None` if their file is missing and it is not a single shipped one.
+    pub mixture: Option<Mixture>,
     /// The resolved configuration, by dotted key.
     pub config: BTreeMap<String, String>,
     /// The metrics of training steps, without those of evaluations during training.
@@ -71,15 +73,16 @@ impl ReportedRun {
         let steps = metrics::read(&run.metrics())?;
         Ok(LoadedRun::Run(Box::new(Self {
             name: status.name,
-            arm: manifest.prompt.name.clone(),
+            arm: manifest.prompt_label(),
             seed: manifest.seed,
             varies: BTreeMap::new(),
+            tuned: None,
             config: dotted(&status::read_config(&run)?),
             steps: steps.into_iter().filter(|record| record.values.contains_key("reward")).collect(),
             held_out: held_out(&run, manifest.steps)?,
             adapter_sha256: adapter_hash(&run)?,
             contamination: contamination(&run)?,
-            prior: prior(&run, &manifest.prompt.name),
+            mixture: mixture(&run, &manifest.learned_prompt().name),
             manifest,
         })))
     }
@@ -137,8 +140,8 @@ fn adapter_hash(run: &dir::RunDir) -> Result<Option<String>> {
     sha256_file(&path).map(Some).with_context(|| format!("read `{}`", path.display()))
 }
 
-fn prior(run: &RunDir, name: &str) -> Option<PriorPrompt> {
-    prompt::find(&run.prompt().display().to_string()).ok().or_else(|| prompt::find_shipped(name).cloned())
+fn mixture(run: &RunDir, name: &str) -> Option<Mixture> {
+    Mixture::read(&run.prompt()).ok().or_else(|| Some(prompt::find_shipped(name)?.clone().into()))
 }
 
 fn contamination(run: &RunDir) -> Result<Option<Contamination>> {

@@ -1,5 +1,5 @@
-//! Strategies: arms that differ in nothing but the wording of their prior prompt, and possibly in a learning rate that was tuned
-//! for each wording.
+//! Strategies: arms that differ in nothing but the wording of their prior prompt, and possibly in a value that trials chose for each
+//! wording.
 
 use std::collections::BTreeMap;
 
@@ -13,38 +13,47 @@ pub struct Strategy {
     pub name: String,
     /// One for each wording, in the order of the runs.
     pub arms: Vec<String>,
-    /// Whether the arms have different learning rates.
-    pub tuned: bool,
+    /// The value that was chosen for each arm; empty if no value was.
+    pub tuned: Vec<String>,
 }
 
-/// The keys that may differ between the wordings of a strategy.
-const OF_WORDING: [&str; 2] = ["prompt text", "train.learning_rate"];
+/// What the arms of a strategy have in common.
+#[derive(PartialEq)]
+struct Common {
+    strategy: String,
+    settings: BTreeMap<String, String>,
+    /// The setting that was chosen by trials for every arm.
+    tuned: Option<String>,
+}
 
-/// The strategies of the runs, in their order.
+/// The strategies of the runs, in their order. A mixture of prompts is not a strategy. Without trials that prove that a value was
+/// chosen for an arm, a different value is a different arm and not a wording.
 pub fn strategies(runs: &[ReportedRun]) -> Vec<Strategy> {
-    let mut found: Vec<(BTreeMap<String, String>, Strategy, String)> = Vec::new();
+    let mut found: Vec<(Common, Strategy)> = Vec::new();
     let mut seen: Vec<&str> = Vec::new();
     for run in runs {
-        if seen.contains(&run.arm.as_str()) {
+        if seen.contains(&run.arm.as_str()) || !run.manifest.prompt.mixture.is_empty() {
             continue;
         }
         seen.push(&run.arm);
         let mut settings = settings(run);
-        let rate = settings.get("train.learning_rate").cloned().unwrap_or_default();
-        settings.retain(|key, _| !OF_WORDING.contains(&key.as_str()));
-        let of = strategy(&run.manifest.prompt.name);
-        settings.insert("strategy".to_owned(), of.to_owned());
-        match found.iter_mut().find(|(known, _, _)| *known == settings) {
-            Some((_, strategy, first)) => {
+        settings.remove("prompt text");
+        let value = run.tuned.as_ref().and_then(|key| settings.remove(key));
+        let of = strategy(&run.manifest.learned_prompt().name);
+        let is_distilled = run.manifest.distilled.is_some();
+        let common = Common { strategy: of.to_owned(), settings, tuned: run.tuned.clone() };
+        match found.iter_mut().find(|(known, _)| *known == common) {
+            Some((_, strategy)) => {
                 strategy.arms.push(run.arm.clone());
-                strategy.tuned |= rate != *first;
+                strategy.tuned.extend(value);
             }
             None => {
-                let is_taken = found.iter().any(|(_, strategy, _)| strategy.name == of);
-                let name = if is_taken { run.arm.clone() } else { of.to_owned() };
-                found.push((settings, Strategy { name, arms: vec![run.arm.clone()], tuned: false }, rate));
+                let is_taken = found.iter().any(|(_, strategy)| strategy.name == of);
+                let name = if is_taken || is_distilled { run.arm.clone() } else { of.to_owned() };
+                let tuned = value.into_iter().collect();
+                found.push((common, Strategy { name, arms: vec![run.arm.clone()], tuned }));
             }
         }
     }
-    found.into_iter().map(|(_, strategy, _)| strategy).collect()
+    found.into_iter().map(|(_, strategy)| strategy).collect()
 }

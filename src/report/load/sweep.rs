@@ -6,11 +6,12 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Number, Value};
 
 use super::evaluation::ReportedEvaluation;
 use super::run::{LoadedRun, ReportedRun};
 use super::{Material, arms, quoted};
+use crate::run::tuning::{TuneRecord, same};
 
 pub const FILE: &str = "sweep.json";
 
@@ -51,6 +52,7 @@ pub fn load(folder: &Path) -> Result<Material> {
     let sweep: ReportedSweep = serde_json::from_slice(&text).with_context(|| format!("parse `{}`", path.display()))?;
     let mut material =
         Material { name: sweep.name, demonstration: sweep.demonstration, notes: sweep.notes, ..Material::default() };
+    material.tuning = TuneRecord::read(folder)?;
     let mut left_out = LeftOut::default();
     for member in sweep.runs {
         let path = folder.join("runs").join(&member.name);
@@ -61,7 +63,8 @@ pub fn load(folder: &Path) -> Result<Material> {
         match found {
             LoadedRun::Run(run) => {
                 let Member { name, arm, seed, varies } = member;
-                material.runs.push(ReportedRun { name, arm, seed, varies, ..*run });
+                let tuned = material.tuning.as_ref().and_then(|it| tuned(it, &arm, &run.config));
+                material.runs.push(ReportedRun { name, arm, seed, varies, tuned, ..*run });
             }
             LoadedRun::Unfinished(why) => left_out.add("run", &member.name, &why),
         }
@@ -74,6 +77,13 @@ pub fn load(folder: &Path) -> Result<Material> {
     }
     material.left_out.extend(left_out.sentences());
     Ok(material)
+}
+
+/// The tuned key, if the run's value is the choice for its arm and follows from the trials.
+fn tuned(record: &TuneRecord, arm: &str, config: &BTreeMap<String, String>) -> Option<String> {
+    let choice = record.arm(arm).filter(|it| it.is_proven())?;
+    let value = Number::from_f64(config.get(&record.key)?.parse().ok()?)?;
+    same(&value, &choice.choice).then(|| record.key.clone())
 }
 
 /// Number of names in a sentence about what is left out.

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::{LONG, ReportPart, SEED, closed_if_long, columns};
 use crate::behavior::summary::{ResponseCounts, Summary};
 use crate::behavior::{Class, Classifier};
-use crate::prompt::PriorPrompt;
+use crate::prompt::Mixture;
 use crate::report::aligned::{AccuracyRow, Aligned, Subject};
 use crate::report::chart::{Axis, Forest, ForestGroup};
 use crate::report::document::{DocumentBlock, Table, TableCell, percent};
@@ -78,8 +78,9 @@ fn internalized(material: &Material, aligned: &Aligned) -> Vec<Internalized> {
         }
     };
     let of_arm = |name: String| -> Option<Internalized> {
-        let prompt = &material.runs.iter().find(|run| run.arm == name)?.manifest.prompt.name;
-        let mut own = aligned.seeds(&name, |row| row.own);
+        // Of an arm that distilled a prompt, that one, although it was trained without it.
+        let prompt = &material.runs.iter().find(|run| run.arm == name)?.manifest.learned_prompt().name;
+        let mut own = aligned.seeds(&name, |row| row.prompt == *prompt);
         let mut without = aligned.seeds(&name, |row| row.prompt == NONE);
         // The share is that of the same training runs.
         own.retain(|seed, _| without.contains_key(seed));
@@ -88,7 +89,7 @@ fn internalized(material: &Material, aligned: &Aligned) -> Vec<Internalized> {
             return None;
         }
         let mut prompts: Vec<&String> = Vec::new();
-        for row in rows_of(aligned, &name).filter(|row| !row.own && row.prompt != NONE) {
+        for row in rows_of(aligned, &name).filter(|row| row.prompt != *prompt && row.prompt != NONE) {
             if !prompts.contains(&&row.prompt) {
                 prompts.push(&row.prompt);
             }
@@ -355,7 +356,7 @@ struct FormatRate {
 /// Completions without a prompt, of an arm and of the untrained model.
 #[derive(Serialize)]
 struct PromptlessRates {
-    /// Completions with the tags that the arm's prompt asks for; `None` if it does not ask for any.
+    /// Completions with the tags that the arm's prompt asks for, or one of its prompts; `None` if none asks for any.
     format: Option<FormatRate>,
     untrained_format: Option<FormatRate>,
     trained: Option<Summary>,
@@ -364,7 +365,7 @@ struct PromptlessRates {
 
 impl PromptlessRates {
     fn new(material: &Material, aligned: &Aligned, arm: &str) -> Self {
-        let prior = material.runs.iter().find(|run| run.arm == arm).and_then(|run| run.prior.as_ref());
+        let mixture = material.runs.iter().find(|run| run.arm == arm).and_then(|run| run.mixture.as_ref());
         let benches = |rows: Vec<&AccuracyRow>| -> Vec<&ReportedBenchmark> {
             let of = |row: &AccuracyRow| {
                 let evaluation = &material.evaluations[row.evaluation];
@@ -375,8 +376,8 @@ impl PromptlessRates {
         let trained = benches(rows_of(aligned, arm).collect());
         let untrained = benches(aligned.untrained());
         Self {
-            format: format_rate(prior, &trained),
-            untrained_format: format_rate(prior, &untrained),
+            format: format_rate(mixture, &trained),
+            untrained_format: format_rate(mixture, &untrained),
             trained: summary(&trained),
             untrained: summary(&untrained),
         }
@@ -400,13 +401,18 @@ fn summary(benches: &[&ReportedBenchmark]) -> Option<Summary> {
     (!counted.is_empty()).then(|| Summary::new(&counted, SEED))
 }
 
-/// The share of completions with the format of a prompt. Without a prompt, no tag is prefilled.
-fn format_rate(prior: Option<&PriorPrompt>, benches: &[&ReportedBenchmark]) -> Option<FormatRate> {
-    let format = FormatReward { tags: Tags::of(prior?).ok()?? };
+/// The share of completions with the format of one of the prompts. Without a prompt, no tag is prefilled.
+fn format_rate(mixture: Option<&Mixture>, benches: &[&ReportedBenchmark]) -> Option<FormatRate> {
+    let format = |tags| FormatReward { tags };
+    let formats: Vec<FormatReward> =
+        mixture?.prompts().filter_map(|prompt| Tags::of(prompt).ok()?.map(format)).collect();
+    if formats.is_empty() {
+        return None;
+    }
     let mut questions: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
     for bench in benches {
         for (response, tags) in bench.behaviors.iter().zip(&bench.tags) {
-            let has_format = f64::from(u8::from(format.flaw(tags, false).is_none()));
+            let has_format = f64::from(u8::from(formats.iter().any(|it| it.flaw(tags, false).is_none())));
             questions.entry(&response.question).or_default().push(has_format);
         }
     }

@@ -7,12 +7,14 @@ mod held_out;
 mod internalized;
 mod known;
 mod lengths;
+mod mixtures;
 mod part;
 mod published;
 mod questions;
 mod repeat;
 mod results;
 mod training;
+mod tuning;
 mod warnings;
 mod wordings;
 
@@ -53,9 +55,11 @@ pub fn report(material: &Material, published: Option<&Published>, baselines: &[S
     }
     // What was learned, then how, then where not.
     parts.extend(results::parts(material, &aligned, &found));
+    parts.extend(mixtures::part(material, &aligned));
     parts.extend(controls::part(material, &aligned, found.untrained.as_ref()));
     parts.extend(internalized::part(material, &aligned));
     parts.extend(found.held_out.as_ref().map(|outcome| held_out::part(material, outcome)));
+    parts.extend(tuning::part(material));
     parts.extend(training::part(material));
     parts.extend(behaviors::part(material, &aligned));
     parts.extend(lengths::part(material, &aligned));

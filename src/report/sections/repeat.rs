@@ -6,6 +6,7 @@ use std::path::Path;
 use serde_json::json;
 
 use super::{LONG, ReportPart, closed_if_long};
+use crate::config::MixEntry;
 use crate::report::document::{DocumentBlock, Table};
 use crate::report::load::{Material, ReportedEvaluation, ReportedRun};
 
@@ -72,7 +73,11 @@ fn ask(material: &Material, evaluation: &ReportedEvaluation) -> String {
         Some(run) => words.extend(["--adapter".to_owned(), format!("runs/{}", run.name)]),
         None => words.extend(["--model".to_owned(), identity.model.clone()]),
     }
-    words.extend(["--ppe".to_owned(), identity.ppe.clone(), "--profile".to_owned(), identity.profile.clone()]);
+    words.extend(match identity.mix.is_empty() {
+        true => ["--ppe".to_owned(), identity.ppe.clone()],
+        false => ["--set".to_owned(), MixEntry::setting(&identity.mix)],
+    });
+    words.extend(["--profile".to_owned(), identity.profile.clone()]);
     // Only a value that all benchmarks share can be an option of the command.
     let of = |value: fn(&crate::report::load::ReportedBenchmark) -> String| {
         let values: BTreeSet<String> = evaluation.benches.values().map(value).collect();
@@ -203,7 +208,12 @@ fn hashes(material: &Material) -> Table {
                 seen.insert([what.to_owned(), name, short(hash)]);
             }
         }
-        seen.insert(["training prompt".to_owned(), manifest.prompt.name.clone(), short(&manifest.prompt.sha256)]);
+        let prompt = manifest.learned_prompt();
+        let mut add = |name: &String, sha256| seen.insert(["training prompt".to_owned(), name.clone(), short(sha256)]);
+        if prompt.mixture.is_empty() {
+            add(&manifest.prompt_label(), &prompt.sha256);
+        }
+        prompt.mixture.iter().for_each(|it| _ = add(&it.name, &it.sha256));
         if let Some(adapter) = &run.adapter_sha256 {
             seen.insert(["trained adapter".to_owned(), run.name.clone(), short(adapter)]);
         }

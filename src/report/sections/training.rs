@@ -22,13 +22,14 @@ const fn measure(metric: &'static str, label: &'static str, unit: &'static str, 
     Measure { metric, label, unit, scale }
 }
 
-const MEASURES: [Measure; 11] = [
+const MEASURES: [Measure; 12] = [
     measure("reward", "reward", "", 1.0),
     measure("rewards/accuracy/mean", "accuracy reward", "", 1.0),
     measure("rewards/format/mean", "format reward", "", 1.0),
     measure("completions/mean_length", "length", "tokens", 1.0),
     measure("entropy", "entropy", "nats", 1.0),
     measure("kl", "KL to the base model", "nats", 1.0),
+    measure("distill/kl", "KL to the teacher", "nats", 1.0),
     measure("frac_reward_zero_std", "groups without variance", "%", 100.0),
     measure("sampling/sampling_logp_difference/mean", "sampler gap", "nats", 1.0),
     measure("learning_rate", "learning rate", "", 1.0),

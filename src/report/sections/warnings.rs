@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::results::{Comparisons, overlaps};
-use super::{arms, groups, lengths, wordings};
+use super::{arms, groups, lengths, tuning, wordings};
 use crate::report::aligned::Aligned;
 use crate::report::load::{Material, ReportedBenchmark, ReportedEvaluation, quoted};
 use crate::report::study::{ArmComparison, ComparisonVerdict, StudyArm, WORTH};
@@ -24,6 +24,7 @@ pub fn all(material: &Material, aligned: &Aligned, found: &Comparisons, left_out
     said.extend(material.split.iter().cloned());
     said.extend(single_seeds(material, aligned));
     said.extend(wordings::warning(material, aligned));
+    said.extend(tuning::warnings(material));
     said.extend(power(found));
     said.extend(contaminated(material, aligned));
     said.extend(settings(material, aligned));
@@ -181,7 +182,8 @@ fn truncated(material: &Material, aligned: &Aligned) -> Option<String> {
 
 fn saturated(material: &Material) -> Option<String> {
     let mut runs: BTreeMap<&str, usize> = BTreeMap::new();
-    for run in &material.runs {
+    // A distilled prompt is not learned from rewards.
+    for run in material.runs.iter().filter(|run| run.manifest.distilled.is_none()) {
         if run.ends("frac_reward_zero_std").is_some_and(|(_, last)| last >= SATURATED) {
             *runs.entry(&run.arm).or_default() += 1;
         }

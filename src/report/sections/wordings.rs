@@ -77,11 +77,7 @@ pub fn part(material: &Material, aligned: &Aligned, found: Option<&StudyOutcome>
          about that much.",
         counts.join(", ")
     );
-    let tuned: Vec<String> =
-        worded.iter().filter(|(strategy, _)| strategy.tuned).map(|(strategy, _)| quoted(&strategy.name)).collect();
-    if !tuned.is_empty() {
-        text += &format!(" The learning rate differs between the wordings of {}.", tuned.join(", "));
-    }
+    text += &worded.iter().map(|(strategy, _)| tuned(material, strategy)).collect::<String>();
     let mut blocks = vec![DocumentBlock::Text(text)];
     let mut data = Map::new();
     let mut columns: Vec<(String, VarianceComponents)> = Vec::new();
@@ -116,6 +112,21 @@ pub fn part(material: &Material, aligned: &Aligned, found: Option<&StudyOutcome>
     }
     let data = json!({ "variance": data, "comparisons": found.map(|it| &it.comparisons) });
     Some(ReportPart::new("wordings", "Strategy or wording", blocks, data))
+}
+
+/// A sentence with the values that trials chose for the wordings of a strategy, if they differ.
+fn tuned(material: &Material, strategy: &Strategy) -> String {
+    let key = material.tuning.as_ref().map(|it| quoted(&it.key));
+    let Some(key) = key.filter(|_| strategy.tuned.iter().any(|value| *value != strategy.tuned[0])) else {
+        return String::new();
+    };
+    let values = strategy.arms.iter().zip(&strategy.tuned).map(|(arm, value)| format!("{} {value}", quoted(arm)));
+    let values: Vec<String> = values.collect();
+    format!(
+        " Trials chose different values of {key} for the wordings of {}: {}.",
+        quoted(&strategy.name),
+        values.join(", ")
+    )
 }
 
 /// Standard deviations in percentage points.

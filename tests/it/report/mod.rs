@@ -4,6 +4,7 @@
 mod arms;
 mod controls;
 mod internalized;
+mod tuning;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -74,7 +75,13 @@ impl Lab {
             steps: 20,
             model: source("tiny"),
             data: source("arithmetic"),
-            prompt: PromptIdentity { name: prompt.into(), wording: "rft".into(), sha256: sha256(prompt.as_bytes()) },
+            prompt: PromptIdentity {
+                name: prompt.into(),
+                wording: "rft".into(),
+                sha256: sha256(prompt.as_bytes()),
+                mixture: vec![],
+            },
+            distilled: None,
             template: None,
             init_adapter: None,
             difficulty: None,
@@ -109,6 +116,7 @@ impl Lab {
             engine: "cpu".into(),
             ppe: prompt.into(),
             wording: "rft".into(),
+            mix: vec![],
             prompt_sha256: "bb".into(),
             prefill: false,
             template_sha256: "cc".into(),
@@ -154,6 +162,7 @@ impl Lab {
             options: vec![],
             order: vec![],
             needs_judge: false,
+            ppe: None,
             prompt_text: format!("What is {q}?"),
             prompt_sha256: "ee".into(),
         };
@@ -171,6 +180,7 @@ impl Lab {
                 samples.push(SampleRecord {
                     question_id: question_id.clone(),
                     sample,
+                    ppe: None,
                     key: "k".into(),
                     text,
                     tokens,
@@ -190,6 +200,7 @@ impl Lab {
             samples: 2,
             max_tokens: 100,
             accuracy: ShareEstimate { value: mean(&right), interval: accuracy_interval(&right, 2, 0) },
+            by_prompt: BTreeMap::new(),
             pass_at: BTreeMap::new(),
             majority: None,
             base_accuracy: None,
@@ -329,6 +340,7 @@ fn held_out(run: &Path, step: usize, kind: &str, right: impl Fn(usize) -> bool) 
             question_id: format!("held-out-{q}"),
             question: format!("What is {q}?"),
             gold: "4".into(),
+            ppe: None,
             prompt_sha256: "ff".into(),
             completions: vec![completion],
         };

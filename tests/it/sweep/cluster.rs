@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use insta::assert_snapshot;
 use tempfile::TempDir;
 
+use super::tune::TUNED;
 use super::{SMALL, results, run_sweep, states};
 use crate::cli::{rft, rft_path, with};
 
@@ -142,4 +143,35 @@ fn a_cluster_gives_the_same_results_as_one_machine() {
     assert_eq!(again.len(), 2, "{again:?}");
     let script = fs::read_to_string(folder.path().join("sweeps/small/slurm/runs.sh")).unwrap();
     assert!(script.contains("--array=2%2"), "{script}");
+}
+
+/// The study is submitted after the trials are done and a value is chosen.
+#[test]
+fn trials_are_an_array_of_their_own() {
+    let bin = slurm();
+    let folder = with("sweep.toml", TUNED.as_bytes());
+    let path = std::env::var("PATH").unwrap();
+    let output = rft(folder.path())
+        .args(["sweep", "sweep.toml", "--slurm"])
+        .env("PATH", format!("{}:{path}", bin.path().display()))
+        .env("OLDPATH", &path)
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    let calls = fs::read_to_string(bin.path().join("calls")).unwrap();
+    let submitted: Vec<&str> = calls.lines().filter(|it| it.starts_with("sbatch")).collect();
+    assert_eq!(
+        submitted,
+        ["sbatch --parsable sweeps/small/tune/slurm/runs.sh", "sbatch --parsable sweeps/small/slurm/runs.sh"]
+    );
+    let script = fs::read_to_string(folder.path().join("sweeps/small/tune/slurm/runs.sh")).unwrap();
+    assert!(script.contains("#SBATCH --job-name=small-trials-runs\n") && script.contains("--array=0-3\n"), "{script}");
+
+    let alone = with("sweep.toml", TUNED.as_bytes());
+    let (code, said) = run_sweep(alone.path(), &[]);
+    assert_eq!(code, Some(0), "{said}");
+    let read = |folder: &std::path::Path| fs::read(folder.join("sweeps/small/tune.json")).unwrap();
+    assert!(read(folder.path()) == read(alone.path()), "the choices differ");
+    assert_eq!(states(folder.path(), "sweeps/small")["none-s1"], "done");
 }

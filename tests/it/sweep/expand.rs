@@ -56,7 +56,7 @@ fn grid_combines_zip_pairs_and_list_adds() {
         assert_eq!((config.train.seed, config.train.steps), (run.seed, Some(3)));
         if run.arm != "alone" {
             assert_eq!(config.rollout.completions_per_step(), 32);
-            assert_eq!(run.varies["prompt.ppe"], config.prompt.ppe);
+            assert_eq!(run.varies["prompt.ppe"].as_str(), config.prompt.ppe.as_deref());
             assert_eq!(run.varies["train.learning_rate"], config.train.learning_rate);
         }
     }
@@ -183,7 +183,7 @@ fn mistakes_are_reported_with_their_place() {
     lab.toml:2:1: unknown key `sweep.sede`
     hint: did you mean `sweep.seeds`?
     ");
-    assert_snapshot!(error("[sweep]\nseeds = [1, -2]"), @"lab.toml:2:9: `sweep.seeds`: expected an integer of at least 0, found integer -2");
+    assert_snapshot!(error("[sweep]\nseeds = [1, -2]"), @"lab.toml:2:9: `sweep.seeds[1]`: expected an integer of at least 0, found integer -2");
     assert_snapshot!(error("[sweep]\nseeds = [1, 2, 1]"), @r"
     lab.toml:1:1: `sweep.seeds`: 1 occurs twice
     hint: list each seed once
@@ -300,4 +300,26 @@ fn the_shipped_sweeps_of_control_rewards_differ_in_the_reward_alone() {
             assert!(run.varies.keys().all(|key| key.starts_with("reward.")), "{:?}", run.varies);
         }
     }
+}
+
+/// Training under a prompt, distilling it, and the untrained model under it. A distilled arm is trained and evaluated without it.
+#[test]
+fn the_shipped_sweep_of_a_distilled_prompt_compares_it_with_training_under_it() {
+    let sweep = expand(&SweepFile::read("distill-tiny", &[]).unwrap()).unwrap();
+    let arms: Vec<&str> = sweep.runs.iter().map(|it| it.arm.as_str()).take(2).collect();
+    assert_eq!((arms, sweep.runs.len()), (vec!["reasoning", "distilled"], 6));
+    let evals: Vec<(&str, Option<&str>)> = sweep
+        .evals
+        .iter()
+        .map(|it| (it.name.as_str(), it.ppe.as_deref()))
+        .filter(|(name, _)| !name.contains("-s"))
+        .collect();
+    assert_eq!(evals, [("base-under-reasoning", Some("reasoning")), ("base-under-none", Some("none"))]);
+    // The own prompt of a distilled arm is none, so that its evaluation needs no prompt.
+    let of = |run: &str| -> Vec<(&str, Option<&str>)> {
+        let of_run = sweep.evals.iter().filter(|it| it.run.as_deref() == Some(run));
+        of_run.map(|it| (it.test_prompt.as_str(), it.ppe.as_deref())).collect()
+    };
+    assert_eq!(of("reasoning-s1"), [("reasoning", None), ("none", Some("none"))]);
+    assert_eq!(of("distilled-s1"), [("none", None), ("reasoning", Some("reasoning"))]);
 }

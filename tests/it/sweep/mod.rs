@@ -2,6 +2,7 @@
 
 mod cluster;
 mod expand;
+mod tune;
 mod work;
 
 use std::collections::BTreeMap;

@@ -288,3 +288,38 @@ fn the_tiny_study_runs() {
     let metrics = fs::read_to_string(sweep.join("runs/answer-only-s1/metrics.jsonl")).unwrap();
     assert!(metrics.contains("rewards/format/mean"), "{metrics}");
 }
+
+/// The doubts about the study as arms, shortened: the report shows the variance decomposition, the gains of the controls and the
+/// retained shares.
+#[test]
+fn the_doubts_about_the_study_run_and_are_reported() {
+    let folder = folder();
+    let output = rft(folder.path())
+        .args(["sweep", "doubts-tiny", "--set=train.steps=2", "--set=sweep.eval.limit=6"])
+        .args(["--set=rollout.prompts_per_step=4", "--set=rollout.num_generations=4"])
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{said}");
+    let sweep = folder.path().join("sweeps/doubts-tiny");
+    let record: Value = serde_json::from_slice(&fs::read(sweep.join("sweep.json")).unwrap()).unwrap();
+    let arms: Vec<&str> =
+        record["runs"].as_array().unwrap().iter().take(10).map(|run| run["arm"].as_str().unwrap()).collect();
+    let named = ["answer-only", "random", "inverted", "majority", "mixture", "distilled"];
+    assert_eq!(arms[4..], named);
+    assert_eq!(record["runs"].as_array().unwrap().len(), 20);
+
+    rft(folder.path()).args(["report", "sweeps/doubts-tiny"]).assert().success();
+    let report: Value = serde_json::from_slice(&fs::read(sweep.join("report/report.json")).unwrap()).unwrap();
+    let page = fs::read_to_string(sweep.join("report/report.md")).unwrap();
+    for title in ["Strategy or wording", "Would another reward have done it?", "Does the model still need the prompt?"]
+    {
+        assert!(page.contains(title), "{title}");
+    }
+    for component in ["strategy", "wording", "seed", "question", "rest"] {
+        assert!(report["wordings"].to_string().contains(component), "{component}: {}", report["wordings"]);
+    }
+    for arm in ["mixture", "distilled"] {
+        assert!(page.contains(&format!("| {arm} |")), "{arm}");
+    }
+}

@@ -60,7 +60,7 @@ pub fn run(
     let device = gpu.name.clone();
     let floors = floors(&gpu)?;
     let adapter = Adapter::new(&config, &LoraSection::all_linear(rank), 1)?;
-    let extent = Extent { positions: 8_192, max_rows: 256, working_bytes: None, keep: None };
+    let extent = Extent { positions: 8_192, max_rows: 256, working_bytes: None, keep: None, taught: false };
     let shared = Shared::on(gpu, config, &WeightOrigin::Random(1), Some(&adapter), &extent)?;
     let mut bench = PerfBench { shared, adapter, floors, tell, lines: Vec::new(), planned: None };
     match what {

@@ -47,7 +47,7 @@ pub fn run(
     gpu.blas.set_choices(fresh());
     let adapter = Adapter::new(&config, &LoraSection::all_linear(rank), 1)?;
     let (keep, max_rows) = (Some(Keep::Inputs), BATCH);
-    let extent = Extent { positions: 1_024, max_rows, working_bytes: None, keep };
+    let extent = Extent { positions: 1_024, max_rows, working_bytes: None, keep, taught: false };
     let shared = Shared::on(gpu.clone(), config, &WeightOrigin::Random(1), Some(&adapter), &extent)?;
     let (batches, passes) = match rows {
         [] => (sizes(1, BATCH), sizes(64, ROWS)),

@@ -2,7 +2,9 @@
 
 use super::SelftestCase;
 use super::lab::{Lab, Twin};
+use crate::device::cuda::memory::Buffer;
 use crate::device::cuda::ops::{self, HeadStats, Logits};
+use crate::ops::distill::distill_row;
 use crate::ops::head::{Head, Pair, TokenGrad, TokenStats, token_stats};
 use crate::rng::{Purpose, Stream};
 use crate::rollout::Sampling;
@@ -15,14 +17,58 @@ fn spread(logits: &[f32], vocab: usize, stride: usize) -> Vec<f32> {
     logits.chunks(vocab).flat_map(|row| row.iter().chain(&padding)).copied().collect()
 }
 
+/// Rows, vocabularies and temperatures: the embedded model's vocabulary, one that takes two turns of a block, and those of 7B.
+const SHAPES: [(usize, usize, f32); 5] =
+    [(5, 3, 1.0), (33, 770, 0.7), (4, 4_200, 0.9), (3, 152_064, 1.0), (2, 151_937, 1.3)];
+
 pub fn head() -> Vec<SelftestCase> {
-    // The embedded model's vocabulary, one that takes two turns of a block, and those of 7B.
-    [(5, 3, 1.0), (33, 770, 0.7), (4, 4_200, 0.9), (3, 152_064, 1.0), (2, 151_937, 1.3)]
+    SHAPES
         .map(|(rows, vocab, temperature)| {
             let name = format!("{rows} rows of {vocab} at T = {temperature}");
             SelftestCase::new(name, move |lab| one_head(lab, rows, vocab, temperature))
         })
         .into()
+}
+
+pub fn distill() -> Vec<SelftestCase> {
+    SHAPES
+        .map(|(rows, vocab, temperature)| {
+            let name = format!("{rows} rows of {vocab} at T = {temperature}");
+            SelftestCase::new(name, move |lab| one_distillation(lab, rows, vocab, temperature))
+        })
+        .into()
+}
+
+fn one_distillation(lab: &mut Lab, rows: usize, vocab: usize, temperature: f32) -> Result<()> {
+    let stride = vocab.next_multiple_of(8);
+    let (mut logits, mut teacher) = (lab.normals(rows * vocab, 4.0), lab.normals(rows * vocab, 4.0));
+    let (targets, weights) = (lab.below(rows, vocab), lab.normals(rows, 1.0));
+    // A token that neither has, and in the last row one that the student does not have.
+    (logits[1], teacher[1]) = (f32::NEG_INFINITY, f32::NEG_INFINITY);
+    logits[(rows - 1) * vocab + 2] = f32::NEG_INFINITY;
+    let buffer = lab.put(&spread(&logits, vocab, stride))?;
+    let teacher_at = lab.put(&spread(&teacher, vocab, stride))?;
+    let (targets_at, weights_at) = (lab.int(&targets)?, lab.put(&weights)?);
+    let mut stats = || -> Result<HeadStats> {
+        Ok(HeadStats { logprob: lab.poisoned(rows)?, entropy: lab.poisoned(rows)?, lse: lab.poisoned(rows)? })
+    };
+    let (own, other) = (stats()?, stats()?);
+    let at = Logits { buffer, rows, vocab, stride };
+    ops::head_stats(&lab.gpu, at, targets_at, own, temperature)?;
+    ops::head_stats(&lab.gpu, Logits { buffer: teacher_at, ..at }, targets_at, other, temperature)?;
+    let kl: Buffer<f32> = lab.poisoned(rows)?;
+    ops::head_distill(&lab.gpu, at, teacher_at, [own.lse, other.lse], weights_at, kl, temperature)?;
+
+    let rows_of_both = logits.chunks_mut(vocab).zip(teacher.chunks(vocab));
+    let row = |((row, teacher), (&target, &weight))| distill_row(row, teacher, target, temperature, weight).kl;
+    let want: Vec<f32> = rows_of_both.zip(targets.iter().zip(&weights)).map(row).collect();
+    lab.close("divergences", kl, &want)?;
+    let got = lab.read(buffer.as_bf16())?;
+    let rows_of_d: Vec<f32> = got.chunks(2 * stride).flat_map(|row| &row[..vocab]).copied().collect();
+    lab.near("gradient", &rows_of_d, &Twin::stored(&logits));
+    let is_zero = got.chunks(2 * stride).all(|row| row[vocab..stride].iter().all(|d| *d == 0.0));
+    lab.holds("zeros between the rows", is_zero);
+    Ok(())
 }
 
 fn one_head(lab: &mut Lab, rows: usize, vocab: usize, temperature: f32) -> Result<()> {

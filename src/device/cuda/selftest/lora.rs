@@ -44,7 +44,7 @@ fn one_block(lab: &mut Lab, rank: usize, rows: usize, modules: &[&str]) -> Resul
     let mut adapter = Adapter::new(&config, &section, 3)?;
     adapter.params = lab.normals(adapter.params.len(), 0.2);
     let weights = TestWeights(lab.stream().u64(0));
-    let extent = Extent { positions: POSITIONS, max_rows: 1, working_bytes: Some(0), keep: None };
+    let extent = Extent { positions: POSITIONS, max_rows: 1, working_bytes: Some(0), keep: None, taught: false };
     let origin = WeightOrigin::Checkpoint(&weights);
     let shared = Shared::on(lab.gpu.clone(), config.clone(), &origin, Some(&adapter), &extent)?;
     shared.make_current(&adapter)?;

@@ -37,7 +37,7 @@ struct CheckGroup {
 }
 
 /// In an order in which the first failure is the cause of later ones.
-const GROUPS: [CheckGroup; 20] = [
+const GROUPS: [CheckGroup; 22] = [
     CheckGroup { name: "launches", cases: launches::launches },
     CheckGroup { name: "init", cases: elementwise::init },
     CheckGroup { name: "products", cases: products::products },
@@ -47,6 +47,7 @@ const GROUPS: [CheckGroup; 20] = [
     CheckGroup { name: "swiglu", cases: elementwise::swiglu },
     CheckGroup { name: "rows", cases: elementwise::rows },
     CheckGroup { name: "head", cases: head::head },
+    CheckGroup { name: "head-distill", cases: head::distill },
     CheckGroup { name: "sampler", cases: head::sampler },
     CheckGroup { name: "advance", cases: rollout::advance },
     CheckGroup { name: "adamw", cases: elementwise::adamw },
@@ -55,6 +56,7 @@ const GROUPS: [CheckGroup; 20] = [
     CheckGroup { name: "decode-attention", cases: attention::decode },
     CheckGroup { name: "decoder", cases: model::decoder },
     CheckGroup { name: "checkpointing", cases: model::checkpointing },
+    CheckGroup { name: "distillation", cases: model::distillation },
     CheckGroup { name: "rollout", cases: rollout::rollout },
     CheckGroup { name: "memory", cases: training::memory },
     CheckGroup { name: "training", cases: training::training },

@@ -104,7 +104,8 @@ impl ModelPair {
                 adapter.params[i] = rounded(deviation * values[i]);
             }
         }
-        let extent = Extent { positions: POSITIONS, max_rows: 64, working_bytes: Some(bytes), keep: None };
+        let extent =
+            Extent { positions: POSITIONS, max_rows: 64, working_bytes: Some(bytes), keep: None, taught: false };
         let origin = WeightOrigin::Checkpoint(&weights);
         let gpu = Shared::on(lab.gpu.clone(), config.clone(), &origin, Some(&adapter), &extent)?;
         let [cpu, rounded] = twins(config, &weights)?;
@@ -195,6 +196,42 @@ fn one_decoder(lab: &mut Lab, family: &ModelConfig, rank: usize) -> Result<()> {
     let norm = global_norm(&got_grads, &pair.adapter.ranges());
     lab.value("norm of the gradient", (learner.gradient_norm(&pair.adapter)? / norm - 1.0).abs(), 1e-6);
     check_gradient(lab, "", &pair.adapter, &got_grads, &Twin { exact: exact_grads, rounded: rounded_grads });
+    Ok(())
+}
+
+/// Distilling over the whole vocabulary: the teacher has no adapter and longer prompts.
+pub fn distillation() -> Vec<SelftestCase> {
+    vec![SelftestCase::new("", one_distillation)]
+}
+
+fn one_distillation(lab: &mut Lab) -> Result<()> {
+    let pair = ModelPair::new(lab, &shape(6, 2, 64, 376), 16, 512 << 20)?;
+    let vocab = pair.cpu.config.vocab_size;
+    let (mut pack, mut teacher) = (Pack::default(), Pack::default());
+    for (prompt, longer, completions) in [(3, 61, vec![20, 1, 90]), (37, 45, vec![41, 2])] {
+        let (prompt, longer) = (lab.below(prompt, vocab), lab.below(longer, vocab));
+        let completions: Vec<Vec<u32>> = completions.into_iter().map(|len| lab.below(len, vocab)).collect();
+        let completions: Vec<&[u32]> = completions.iter().map(Vec::as_slice).collect();
+        pack.push(&prompt, &completions);
+        teacher.push(&longer, &completions);
+    }
+    let weights: Vec<f32> = lab.normals(pack.pairs.len(), 1.0).into_iter().map(f32::abs).collect();
+    let of = |learner: &mut dyn Learner, adapter: &Adapter, keep| -> Result<[Vec<f32>; 2]> {
+        learner.begin(adapter)?;
+        learner.teach(&teacher)?;
+        learner.forward(Some(adapter), &pack, keep)?;
+        let stats = learner.distill_backward(&pack, 0.9, &weights)?;
+        learner.backward(adapter, &pack)?;
+        Ok([stats.iter().map(|stats| stats.kl).collect(), learner.gradient()?])
+    };
+    let mut learner = CudaLearner::new(&pair.gpu);
+    let [got, got_grads] = of(&mut learner, &pair.adapter, Keep::Everything)?;
+    let [exact, exact_grads] = of(&mut CpuLearner::new(&pair.cpu), &pair.adapter, Keep::Everything)?;
+    let [rounded, rounded_grads] = of(&mut CpuLearner::new(&pair.rounded), &pair.kept, Keep::Everything)?;
+    lab.near("divergences", &got, &Twin { exact, rounded });
+    check_gradient(lab, "", &pair.adapter, &got_grads, &Twin { exact: exact_grads, rounded: rounded_grads });
+    let [_, again] = of(&mut learner, &pair.adapter, Keep::Inputs)?;
+    lab.same("equal bits with checkpointing", &again, &got_grads);
     Ok(())
 }
 

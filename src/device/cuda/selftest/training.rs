@@ -99,6 +99,7 @@ fn in_too_little_memory(lab: &mut Lab) -> Result<()> {
             tokens: lab.below(len, config.vocab_size),
             logprobs: vec![-6.0; len],
             finish: crate::rollout::Finish::Length,
+            server: None,
         };
         batch.groups.push([40, 61, 33, 52].map(|len| completion(lab, len)).into());
         batch.advantages.push(vec![1.0, -0.5, 0.25, -0.75]);
@@ -140,7 +141,8 @@ fn three_steps(lab: &mut Lab) -> Result<()> {
     let source = ModelSource::open_embedded()?;
     let run = resolve(&ConfigLayers::default())?.config;
     let mut adapter = Adapter::new(&source.config, &run.lora, 42)?;
-    let extent = Extent { positions: POSITIONS, max_rows: 32, working_bytes: Some(512 << 20), keep: None };
+    let extent =
+        Extent { positions: POSITIONS, max_rows: 32, working_bytes: Some(512 << 20), keep: None, taught: false };
     let weights = Rounded(source.weights.as_ref());
     let origin = WeightOrigin::Checkpoint(&weights);
     let shared = Shared::on(lab.gpu.clone(), source.config.clone(), &origin, Some(&adapter), &extent)?;
