@@ -1,9 +1,13 @@
 //! Strategies over their wordings: comparisons between strategies, and how much of the variance of accuracy comes from the
 //! strategy, its wording, the seed and the questions.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, json};
 
 use super::{ReportPart, SEED, closed_if_long};
+use crate::config::NO_PROMPT;
+use crate::prompt::strategy;
 use crate::report::aligned::Aligned;
 use crate::report::document::{DocumentBlock, Table, TableCell, percent};
 use crate::report::load::{Material, Strategy, quoted, strategies};
@@ -44,15 +48,26 @@ fn worded<'a>(material: &Material, study: &'a Study) -> Vec<(Strategy, Vec<&'a S
     strategies(&material.runs).into_iter().map(of).filter(|(_, arms)| arms.len() > 1).collect()
 }
 
-/// A warning if several strategies are compared by one wording each.
+/// A warning if several prior prompts are compared and some of them have one wording only. Arms that differ in something else
+/// than their prompt, such as the reward, do not count.
 pub fn warning(material: &Material, aligned: &Aligned) -> Option<String> {
     let study = aligned.study(material);
-    let asked: Vec<Strategy> = strategies(&material.runs)
-        .into_iter()
-        .filter(|it| it.name != "none" && study.arms.iter().any(|arm| it.arms.contains(&arm.name)))
-        .collect();
-    let single: Vec<String> = asked.iter().filter(|it| it.arms.len() == 1).map(|it| quoted(&it.name)).collect();
-    (asked.len() > 1 && !single.is_empty()).then(|| {
+    // By the name of the prior prompt: whether it was trained with several wordings.
+    let mut worded: BTreeMap<&str, bool> = BTreeMap::new();
+    let mut names: Vec<&str> = Vec::new();
+    for found in strategies(&material.runs) {
+        let run = material.runs.iter().find(|run| run.arm == found.arms[0]).expect("arms are those of runs");
+        let name = strategy(&run.manifest.learned_prompt().name);
+        if name == NO_PROMPT || !study.arms.iter().any(|arm| found.arms.contains(&arm.name)) {
+            continue;
+        }
+        if !names.contains(&name) {
+            names.push(name);
+        }
+        *worded.entry(name).or_default() |= found.arms.len() > 1;
+    }
+    let single: Vec<String> = names.iter().filter(|name| !worded[**name]).map(|name| quoted(name)).collect();
+    (names.len() > 1 && !single.is_empty()).then(|| {
         format!(
             "One wording: {} {} trained with one wording only, so a difference between strategies may be a difference between \
              wordings.",

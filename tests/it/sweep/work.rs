@@ -319,6 +319,8 @@ fn the_doubts_about_the_study_run_and_are_reported() {
     for component in ["strategy", "wording", "seed", "question", "rest"] {
         assert!(report["wordings"].to_string().contains(component), "{component}: {}", report["wordings"]);
     }
+    // The arms with another reward have the prompt `reasoning`, which was trained with two wordings.
+    assert!(page.contains("One wording: `answer-only` was trained with one wording only"), "{page}");
     for arm in ["mixture", "distilled"] {
         assert!(page.contains(&format!("| {arm} |")), "{arm}");
     }
