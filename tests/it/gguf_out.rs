@@ -23,7 +23,7 @@ use rft::rng::{Purpose, Stream};
 
 use super::tiny_model;
 
-/// Two texts with special tokens, digits, contractions and bytes that are not letters.
+/// Two texts with special tokens, digits, contractions and other characters than letters.
 const TEXTS: [&str; 2] =
     ["<|im_start|>user\nIt's 12 + 345?<|im_end|>\n", "  caf\u{e9} \u{1f600}\n\n x = \\frac{1}{2}\t"];
 
@@ -179,7 +179,9 @@ fn a_merged_file_computes_what_model_and_adapter_do() {
         let (plain, adapted) = (logits(&source, None), logits(&source, Some(&adapter)));
         assert!(gap(&plain, &adapted) > 0.1, "{name}: the adapter changes little: {}", gap(&plain, &adapted));
         let largest = adapted.iter().fold(0.0, |most: f32, it| most.max(it.abs()));
-        for (kind, most) in [("f32", 1e-5), ("f16", 1e-3), ("bf16", 8e-3), ("q8_0", 1e-2)] {
+        // Relative to the largest logit. A step of q8_0 is the largest of 32 weights divided by 127, so rounding changes a weight by
+        // about 0.5 % of the usual ones, in every layer.
+        for (kind, most) in [("f32", 1e-5), ("f16", 1e-3), ("bf16", 8e-3), ("q8_0", 3e-2)] {
             let out = path(&format!("{name}-{kind}.gguf"));
             let printed = run(&["merge", &path("adapter"), "--model", &base, "--gguf", "--dtype", kind, "--out", &out]);
             assert_eq!(printed, out);
@@ -233,7 +235,7 @@ fn a_file_of_the_embedded_model_has_the_metadata_that_llama_cpp_reads() {
     assert_eq!(["token_embd.weight", "blk.3.ffn_down.weight", "blk.0.attn_k.weight"].map(kind), ["Q8_0"; 3]);
     assert_eq!(file.tensor("blk.0.attn_k.weight").0, [64, 128]);
 
-    // Without its own run, an embedding of more rows than tokens has unused ids.
+    // If the embedding has more rows than there are tokens, the rest of the ids are unused.
     let (name, config) = &architectures()[1];
     write_folder(Path::new(&path(name)), config);
     write_adapter(Path::new(&path("adapter")), config);

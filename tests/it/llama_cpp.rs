@@ -27,7 +27,7 @@ const QUESTIONS: [&str; 5] = [
     "What is 12 + 5?",
     "Anna has 12 apples and buys 5 more. How many does she have?",
     "What is 7 times 8?",
-    "List three prime numbers and explain why 1 isn't one.",
+    "List three prime numbers. Why isn't 1 one of them?",
     "Tom reads 14 pages a day for 6 days. How many pages are that?",
 ];
 
