@@ -70,7 +70,10 @@ pub(super) fn check_new_file(out: &Path) -> Result<()> {
 
 /// Checks that llama.cpp applies every part of the adapter.
 fn check(deltas: &AdapterDeltas, source: &ModelSource) -> Result<()> {
-    ensure!(!deltas.by_weight.is_empty(), "it has no tensors, and llama.cpp does not load it");
+    ensure!(
+        !deltas.by_weight.is_empty(),
+        "it has no tensors, and llama.cpp does not load it\nhint: check that this is the folder of the adapter"
+    );
     let shapes = source.config.tensors();
     for (weight, delta) in &deltas.by_weight {
         // llama.cpp reads the A and B of an embedding in another layout.

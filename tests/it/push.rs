@@ -263,8 +263,7 @@ fn finished() -> &'static Path {
     static FINISHED: LazyLock<TempDir> = LazyLock::new(|| {
         let folder = tempfile::tempdir().unwrap();
         rft(folder.path()).args(SMALL).assert().success();
-        let eval =
-            ["eval", "--adapter=runs/run", "--bench=arithmetic-1", "--questions=32", "--samples=2", "--threads=1"];
+        let eval = ["eval", "--adapter=runs/run", "--bench=arithmetic-1", "--limit=32", "--samples=2", "--threads=1"];
         rft(folder.path()).args(eval).assert().success();
         folder
     });

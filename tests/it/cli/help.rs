@@ -26,6 +26,7 @@ fn help_lists_the_commands() {
       watch          Follow runs in the browser
       classify       Find behaviors in completions: verification, backtracking, planning, code ...
       merge          Merge an adapter into its model
+      push           Upload a run with a model card to the Hugging Face Hub
       export         Write an adapter for llama.cpp
       plan           Estimate a run's GPU memory, time and cost
       rehearse       Go through all phases of a run in about a minute, with a small model
@@ -62,6 +63,9 @@ fn help_of_train() {
     answer, correct format), and makes the completions with an above-average reward more likely. Without
     `--model` and `--config`, it trains a small embedded model on generated word problems. With several
     prior prompts (`prompt.mix`), every group draws one.
+
+    With `train.method = "distill"`, the model learns to answer without the prior prompt as it does with
+    it; see docs/distillation.md.
 
     Each run writes to its own folder under `runs/`: configuration, metrics (JSON lines and
     TensorBoard), every completion, checkpoints, and the adapter in PEFT format. Ctrl-C saves a
@@ -157,6 +161,7 @@ fn help_of_train() {
       rft train --preset qwen2.5-7b --ppe planning --set train.seed=1
       rft train --set 'prompt.mix=[{ppe="reasoning"},{ppe="planning",weight=2}]'
       rft train --ppe planning --init-adapter runs/tiny-null-example-1
+      rft train --ppe reasoning --set train.method=distill
       rft train --resume runs/tiny-null-example-1
     "#);
 }
@@ -459,7 +464,7 @@ fn help_of_merge() {
               with `--gguf`
 
               [default: f32]
-              [aliases: --type]
+              [alias: --type]
               [possible values: f32, bf16, f16, q8_0]
 
           --model <MODEL>
@@ -515,7 +520,7 @@ fn help_of_export() {
               Data type of the written values; f16 and bf16 halve the size, with rounding
 
               [default: f32]
-              [aliases: --type]
+              [alias: --type]
               [possible values: f32, f16, bf16]
 
           --model <MODEL>
