@@ -286,7 +286,7 @@ impl RolloutSection {
         let needed = self.server == ServerKind::Command;
         let hint = "name a program that makes the servers use the adapter in the folder that it is given";
         ensure(
-            !needed || self.reload_command.iter().next().is_some_and(|program| !program.is_empty()),
+            !needed || self.reload_command.first().is_some_and(|program| !program.is_empty()),
             "rollout.reload_command",
             "it is empty, and rollout.server is `command`",
             hint,

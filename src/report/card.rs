@@ -177,9 +177,9 @@ fn front_matter(run: &ReportedRun, weights: PushedWeights) -> String {
 
 fn prior_prompt(out: &mut String, run: &ReportedRun) {
     out.push_str("## Prior prompt\n\n");
+    let identity = run.manifest.learned_prompt();
     let Some(mixture) = &run.mixture else {
-        let prompt = run.manifest.learned_prompt();
-        _ = write!(out, "`{}`, wording `{}`.\n\n", plain(&prompt.name), plain(&prompt.wording));
+        _ = write!(out, "`{}`, wording `{}`.\n\n", plain(&identity.name), plain(&identity.wording));
         return;
     };
     let placed = match run.manifest.distilled {
@@ -188,7 +188,10 @@ fn prior_prompt(out: &mut String, run: &ReportedRun) {
     };
     for WeightedPrompt { prompt, weight } in mixture.parts() {
         let weight = if mixture.is_mixed() { format!(", weight {weight}") } else { String::new() };
-        _ = write!(out, "`{}`, wording `{}`{weight}", plain(&prompt.name), plain(&prompt.wording));
+        // The prompt was read from the run's folder; the manifest knows where it came from.
+        let wording =
+            identity.mixture.iter().find(|it| it.name == prompt.name).map_or(&identity.wording, |it| &it.wording);
+        _ = write!(out, "`{}`, wording `{}`{weight}", plain(&prompt.name), plain(wording));
         match prompt.text.trim() {
             "" => out.push_str(".\n\n"),
             text => _ = write!(out, ". {placed}:\n\n{}\n\n", fenced(text)),

@@ -149,13 +149,13 @@ fn choose_for(
         steps = steps.or(trained);
     }
     let Some((chosen, reason)) = best(&candidates) else {
-        let errors = arm.candidates.iter().flat_map(|it| &it.runs).filter_map(|(_, run)| failed.get(run));
+        let mut errors = arm.candidates.iter().flat_map(|it| &it.runs).filter_map(|(_, run)| failed.get(run));
         bail!(
             "every candidate of arm `{}` failed, so no value of `{}` can be chosen: {}\n\
              hint: correct the cause or the candidates; the logs are in `{}`",
             arm.arm,
             trials.key,
-            errors.last().map_or("", String::as_str),
+            errors.next_back().map_or("", String::as_str),
             folder.path.join("logs").display()
         );
     };

@@ -6,7 +6,7 @@
 //! through the origin has the slope 1 if the server uses the adapter, and 0 if it uses the other one. Rounding in the server is
 //! noise in s, which the standard error of the slope accounts for: a verdict needs three of them.
 
-use super::sample::ScoredGroup;
+use super::sample::{ScoredCompletion, ScoredGroup};
 use super::training::Training;
 use crate::config::RolloutSection;
 use crate::grpo::importance::Importance;
@@ -62,99 +62,121 @@ impl ServerCheck {
         step: usize,
     ) -> Result<Option<Corrected>> {
         let section = &training.config.rollout;
-        let stopped = || training.stop.requested().is_some();
-        let rows = training.config.train.max_tokens_per_micro_batch;
-        let compute = |learner: &mut dyn Learner, adapter: Option<&Adapter>, parts: &[TrainGroup], temperature: f64| {
-            logprobs(learner, adapter, parts, temperature as f32, rows, &stopped)
-        };
-        let Some(ours) = compute(learner, Some(adapter), &parts(groups, |_| true), section.temperature)? else {
-            return Ok(None);
-        };
+        let mut trainer = Trainer { training, learner, adapter, step };
+        let all = parts(groups, |_| true);
+        let Some(ours) = trainer.logprobs(Some(adapter), &all, section.temperature)? else { return Ok(None) };
         let mut ours = split(&ours, groups).into_iter();
         let ours: Vec<Vec<Vec<f32>>> =
             groups.iter().map(|group| ours.by_ref().take(group.completions.len()).collect()).collect();
 
-        let mut metrics = BTreeMap::new();
-        let mut shares = Vec::new();
-        let (mut all_differences, mut largest) = (Vec::new(), 0.0f64);
+        let (mut gaps, mut lowest_effect) = (Vec::new(), f64::NAN);
         for (server, url) in section.endpoints.iter().enumerate() {
-            let differences = differences(groups, &ours, server);
-            largest = differences.iter().copied().fold(largest, f64::max);
-            all_differences.extend_from_slice(&differences);
-            let gap = mean(&differences);
-            let suspicious = gap > section.max_logprob_difference;
-            if differences.is_empty() || !(suspicious || step % section.verify_every == 0 || step == 1) {
-                continue;
+            let gap = differences(groups, &ours, server);
+            let is_due = step == 1 || step.is_multiple_of(section.verify_every);
+            if !gap.is_empty() && (is_due || mean(&gap) > section.max_logprob_difference) {
+                let probe = Probe::of(groups, &ours, server);
+                let effect = trainer.check(url, mean(&gap), &probe, self.previous.as_ref())?;
+                let Some(effect) = effect else { return Ok(None) };
+                lowest_effect = lowest_effect.min(effect); // NaN if it is unknown
             }
-            let probe = Probe::of(groups, &ours, server);
-            let others = [
-                (true, None, "the base model, without the adapter"),
-                (self.previous.is_some(), self.previous.as_ref(), "the adapter of an earlier step"),
-            ];
-            let mut used: Option<(EffectShare, &str)> = None;
-            for (number, (_, other, name)) in others.into_iter().filter(|(known, ..)| *known).enumerate() {
-                let Some(theirs) = compute(learner, other, &probe.parts, section.temperature)? else { return Ok(None) };
-                let share = EffectShare::of(&probe.served, &probe.ours, &theirs);
-                if number == 0 && share.standard_error.is_finite() {
-                    shares.push(share.slope);
-                }
-                if share.is_other() && used.is_none_or(|(nearest, _)| share.distance < nearest.distance) {
-                    used = Some((share, name));
-                }
-            }
-            if let Some((share, name)) = used {
-                bail!(
-                    "step {step}: {url} answers as {name}: its log-probabilities show {:.0} % of the difference to the adapter of \
-                     this step (standard error {:.0} %)\nhint: {}",
-                    100.0 * share.slope,
-                    100.0 * share.standard_error,
-                    remedy(section)
-                );
-            }
-            if suspicious {
-                let mut hint = remedy(section).to_owned();
-                if section.temperature != 1.0 {
-                    let Some(raw) = compute(learner, Some(adapter), &probe.parts, 1.0)? else { return Ok(None) };
-                    let raw = probe.served.iter().zip(&raw).map(|(s, a)| (f64::from(*s) - f64::from(*a)).abs());
-                    if mean(&raw.filter(|it| !it.is_nan()).collect::<Vec<_>>()) <= section.max_logprob_difference {
-                        hint =
-                            "its log-probabilities are those before the temperature: start vLLM with --logprobs-mode \
-                                processed_logprobs, or set `rollout.temperature` to 1"
-                                .to_owned();
-                    }
-                }
-                bail!(
-                    "step {step}: the log-probabilities of {url} differ from our own by {gap:.3} nats per token, more than \
-                     `rollout.max_logprob_difference` = {} allows: it has another model, another adapter, or a low precision\n\
-                     hint: {hint}",
-                    section.max_logprob_difference
-                );
-            }
-        }
-        metrics.insert("sampling/sampling_logp_difference/mean".to_owned(), mean(&all_differences));
-        metrics.insert("sampling/sampling_logp_difference/max".to_owned(), largest);
-        if let Some(lowest) = shares.into_iter().reduce(f64::min) {
-            metrics.insert("sampling/adapter_effect".to_owned(), lowest);
+            gaps.extend(gap);
         }
 
         let mut importance = Importance::new(section.importance_sampling_mode, section.importance_sampling_cap);
         let mut weights = Vec::with_capacity(groups.len());
         for (group, ours) in groups.iter_mut().zip(ours) {
-            let completions = group.completions.iter_mut().zip(ours);
-            weights.push(
-                completions
-                    .map(|(completion, ours)| {
-                        let weights = importance.weights(&completion.sampled.logprobs, &ours);
-                        completion.sampled.logprobs = ours;
-                        weights
-                    })
-                    .collect(),
-            );
+            let of_completion = |(completion, ours): (&mut ScoredCompletion, Vec<f32>)| {
+                let weights = importance.weights(&completion.sampled.logprobs, &ours);
+                completion.sampled.logprobs = ours;
+                weights
+            };
+            weights.push(group.completions.iter_mut().zip(ours).map(of_completion).collect());
         }
-        metrics.extend(importance.metrics());
+        let mut metrics = importance.metrics();
+        metrics.insert("sampling/sampling_logp_difference/mean".to_owned(), mean(&gaps));
+        metrics.insert("sampling/sampling_logp_difference/max".to_owned(), gaps.into_iter().fold(0.0, f64::max));
+        if lowest_effect.is_finite() {
+            metrics.insert("sampling/adapter_effect".to_owned(), lowest_effect);
+        }
         Ok(Some(Corrected { weights, metrics }))
     }
 }
+
+/// Our own model, which computes the log-probabilities that those of the servers are compared with.
+struct Trainer<'a> {
+    training: &'a Training<'a>,
+    learner: &'a mut dyn Learner,
+    adapter: &'a Adapter,
+    step: usize,
+}
+
+impl Trainer<'_> {
+    /// The log-probabilities of all tokens of `parts`; `None` if a stop was requested.
+    fn logprobs(
+        &mut self,
+        adapter: Option<&Adapter>,
+        parts: &[TrainGroup],
+        temperature: f64,
+    ) -> Result<Option<Vec<f32>>> {
+        let rows = self.training.config.train.max_tokens_per_micro_batch;
+        let stopped = || self.training.stop.requested().is_some();
+        logprobs(self.learner, adapter, parts, temperature as f32, rows, &stopped)
+    }
+
+    /// Checks which adapter the server at `url` uses, whose log-probabilities differ from our own by `gap` on average. Returns the
+    /// share of the adapter's effect that it shows, NaN if the adapter has no effect; `None` if a stop was requested.
+    ///
+    /// # Errors
+    /// If it surely uses another one.
+    fn check(&mut self, url: &str, gap: f64, probe: &Probe, previous: Option<&Adapter>) -> Result<Option<f64>> {
+        let (step, section) = (self.step, &self.training.config.rollout);
+        let base = (None, "the base model, without the adapter");
+        let earlier = previous.map(|previous| (Some(previous), "the adapter of an earlier step"));
+        let mut shares = Vec::new();
+        for (other, name) in std::iter::once(base).chain(earlier) {
+            let theirs = self.logprobs(other, &probe.parts, section.temperature)?;
+            let Some(theirs) = theirs else { return Ok(None) };
+            shares.push((EffectShare::of(&probe.served, &probe.ours, &theirs), name));
+        }
+        let used = shares.iter().filter(|(share, _)| share.is_other());
+        if let Some((share, name)) = used.min_by(|(a, _), (b, _)| a.distance.total_cmp(&b.distance)) {
+            bail!(
+                "step {step}: {url} answers as {name}: its log-probabilities show {:.0} % of the difference to the adapter of \
+                 this step (standard error {:.0} %)\nhint: {}",
+                100.0 * share.slope,
+                100.0 * share.standard_error,
+                remedy(section)
+            );
+        }
+        if gap > section.max_logprob_difference {
+            let Some(is_raw) = self.before_temperature(probe)? else { return Ok(None) };
+            let hint = if is_raw { RAW } else { remedy(section) };
+            bail!(
+                "step {step}: the log-probabilities of {url} differ from our own by {gap:.3} nats per token, more than \
+                 `rollout.max_logprob_difference` = {} allows: it has another model, another adapter, or a low precision\n\
+                 hint: {hint}",
+                section.max_logprob_difference
+            );
+        }
+        Ok(Some(shares[0].0.slope))
+    }
+
+    /// Whether a server's log-probabilities are those before the division by the temperature; `None` if a stop was requested.
+    fn before_temperature(&mut self, probe: &Probe) -> Result<Option<bool>> {
+        let section = &self.training.config.rollout;
+        if section.temperature == 1.0 {
+            return Ok(Some(false));
+        }
+        let Some(raw) = self.logprobs(Some(self.adapter), &probe.parts, 1.0)? else { return Ok(None) };
+        let gap = probe.served.iter().zip(&raw).map(|(served, raw)| (f64::from(*served) - f64::from(*raw)).abs());
+        let gap: Vec<f64> = gap.filter(|it| !it.is_nan()).collect();
+        Ok(Some(mean(&gap) <= section.max_logprob_difference))
+    }
+}
+
+/// The remedy if the log-probabilities of a server are those before the temperature.
+const RAW: &str = "its log-probabilities are those before the temperature: start vLLM with --logprobs-mode processed_logprobs, or \
+                   set `rollout.temperature` to 1";
 
 fn remedy(section: &RolloutSection) -> &'static str {
     use crate::config::ServerKind::{Command, Sglang, Vllm};
@@ -186,7 +208,7 @@ fn parts<'a>(groups: &'a [ScoredGroup], wanted: impl Fn(&Completion) -> bool) ->
 fn split(logprobs: &[f32], groups: &[ScoredGroup]) -> Vec<Vec<f32>> {
     let mut rest = logprobs;
     let completions = groups.iter().flat_map(|group| &group.completions);
-    let one = |completion: &super::sample::ScoredCompletion| {
+    let one = |completion: &ScoredCompletion| {
         let (own, later) = rest.split_at(completion.sampled.tokens.len());
         rest = later;
         own.to_vec()

@@ -282,10 +282,10 @@ fn a_run_brings_the_model_without_a_prompt_closer_to_the_prompted_base() {
         range.map(|at| value(at, "distill/kl")).sum::<f64>() / len
     };
     assert!(mean(9..12) < 0.6 * mean(0..3), "{} and {}", mean(0..3), mean(9..12));
-    for at in 0..steps.len() {
+    for (at, step) in steps.iter().enumerate() {
         // With the loss `grpo`, every completion has the same weight; rewards are measured alone.
         assert!(value(at, "loss") > 0.0 && value(at, "rewards/format/mean").is_finite());
-        assert!(!steps[at].values.contains_key("ratio/mean") && !steps[at].values.contains_key("kl"));
+        assert!(!step.values.contains_key("ratio/mean") && !step.values.contains_key("kl"));
         assert!(value(at, "sampling/sampling_logp_difference/max") == 0.0);
     }
     // No note about groups whose rewards are equal.

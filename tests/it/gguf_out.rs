@@ -181,7 +181,8 @@ fn a_merged_file_computes_what_model_and_adapter_do() {
         let largest = adapted.iter().fold(0.0, |most: f32, it| most.max(it.abs()));
         // Relative to the largest logit. A step of q8_0 is the largest of 32 weights divided by 127, so rounding changes a weight by
         // about 0.5 % of the usual ones, in every layer.
-        for (kind, most) in [("f32", 1e-5), ("f16", 1e-3), ("bf16", 2e-2), ("q8_0", 3e-2)] {
+        // Ten times the relative rounding of a weight, because a logit sums over many weights and blocks.
+        for (kind, most) in [("f32", 1e-5), ("f16", 5e-3), ("bf16", 4e-2), ("q8_0", 4e-2)] {
             let out = path(&format!("{name}-{kind}.gguf"));
             let printed = run(&["merge", &path("adapter"), "--model", &base, "--gguf", "--dtype", kind, "--out", &out]);
             assert_eq!(printed, out);

@@ -305,7 +305,7 @@ fn a_run_is_pushed_with_a_card() {
     let evals = finished().join("evals");
     let folder = fs::read_dir(&evals).unwrap().next().unwrap().unwrap().path();
     let results: Value = serde_json::from_slice(&fs::read(folder.join("arithmetic-1/results.json")).unwrap()).unwrap();
-    let percent = |value: &Value| format!("{:.1} %", 100.0 * value.as_f64().unwrap());
+    let percent = |value: &Value| format!("{:.1}", 100.0 * value.as_f64().unwrap());
     let accuracy = &results["accuracy"];
     let row = format!(
         "| arithmetic-1 | `null-example` | {} [{}, {}] | 32 of ",
@@ -321,7 +321,7 @@ fn a_run_is_pushed_with_a_card() {
         card.contains("| held-out questions | before training | after training |\n|---|---|---|\n| sampled (16) | ")
     );
     assert!(card.contains("| `train.learning_rate` | 0.001 |") && card.contains("library_name: peft"), "{card}");
-    assert!(card.contains("<examples>"), "the words of the prior prompt: {card}");
+    assert!(card.contains("`null-example`, wording `rft`") && card.contains("<examples>"), "the prior prompt: {card}");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 
-use super::{ReportPart, SEED, columns};
+use super::{ReportPart, SEED, charts, closed_if_long, columns};
 use crate::config::{CONTROLS, RULES};
 use crate::report::aligned::Aligned;
 use crate::report::chart::{Axis, Forest, ForestGroup};
@@ -47,15 +47,13 @@ pub fn part(material: &Material, aligned: &Aligned, untrained: Option<&StudyOutc
                 a control, the gain is not evidence for the reward of the arm. Gains are paired by question and training \
                 seed; Holm's correction covers all comparisons between arms and controls.";
     let caption = "Gains from the untrained model under the same prompt, in percentage points, with 95 % intervals.";
-    let mut blocks = vec![
-        DocumentBlock::Text(text.to_owned()),
-        DocumentBlock::List(verdicts(&outcome, &controls)),
-        DocumentBlock::Chart(forest(from_untrained, &outcome.columns, &controls).svg()),
-        DocumentBlock::Table(gain_table(caption, from_untrained, &controls)),
-    ];
+    let mut blocks = vec![DocumentBlock::Text(text.to_owned()), DocumentBlock::List(verdicts(&outcome, &controls))];
+    blocks.extend(charts(vec![forest(from_untrained, &outcome.columns, &controls)]));
+    blocks.push(closed_if_long("All gains", gain_table(caption, from_untrained, &controls)));
     if !outcome.comparisons.is_empty() {
         let caption = "The gain of each arm minus the gain of each control, in percentage points.";
-        blocks.push(DocumentBlock::Table(outcome.comparisons("controls", caption)));
+        let table = outcome.comparisons("controls", caption);
+        blocks.push(closed_if_long("All differences from the gains of the controls", table));
     }
     let data = json!({ "controls": controls, "gains": from_untrained, "comparisons": outcome.comparisons });
     Some(ReportPart::new("controls", "Would another reward have done it?", blocks, data))
