@@ -35,7 +35,7 @@ fi
 setsid "$venv/bin/python" "$root/tests/oracle/llama_cpp_server.py" "$work/base.gguf" $port "\$1/adapter.gguf" > "$work/server.log" 2>&1 < /dev/null &
 echo \$! > "$work/pid"
 for _ in \$(seq 600); do
-  if (exec 3<> /dev/tcp/127.0.0.1/$port) 2> /dev/null && grep -q http "$work/server.log"; then exit 0; fi
+  if (exec 3<> /dev/tcp/127.0.0.1/$port) 2> /dev/null && grep -q '^http' "$work/server.log"; then exit 0; fi
   sleep 0.1
 done
 tail -n 3 "$work/server.log"
