@@ -89,7 +89,8 @@ struct Difference {
     /// Number of tokens before the first that differs, of all prompts, and the gap of the two largest logits there.
     equal: usize,
     first_gap: Option<f32>,
-    /// Of the log-probabilities.
+    /// Of the logits. llama.cpp's server reports log-probabilities, which are logits up to a constant for each position; the
+    /// constant is chosen that makes the largest difference of a position smallest.
     largest: f32,
 }
 
@@ -107,8 +108,9 @@ fn compare(theirs: &Theirs, ours: &Ours, prompts: &[Vec<u32>]) -> Difference {
         for (position, theirs) in COMPARED.into_iter().zip(log_probs) {
             let ours = log_softmax(&logits[position]);
             assert_eq!(ours.len(), theirs.len());
-            let gap = ours.iter().zip(theirs).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-            difference.largest = difference.largest.max(gap);
+            let gaps = ours.iter().zip(theirs).map(|(a, b)| a - b);
+            let (low, high) = gaps.fold((f32::MAX, f32::MIN), |(low, high), gap| (low.min(gap), high.max(gap)));
+            difference.largest = difference.largest.max((high - low) / 2.0);
         }
     }
     difference
@@ -180,7 +182,7 @@ fn check(python: &str, model: &str, deviation: f64) {
         let file = path(&format!("{base}.gguf"));
         let rounded = compare(&theirs, &Ours::open(&file, lora.map(|_| &adapter)), &prompts);
         println!(
-            "  {:<22} {}/{} greedy tokens equal, log-probabilities differ by up to {:.1e}; {:.1e} from the same file in rft{}",
+            "  {:<22} {}/{} greedy tokens equal, logits differ by up to {:.1e}; {:.1e} from the same file in rft{}",
             format!("{base}{}", lora.map_or(String::new(), |lora| format!(" + {lora}"))),
             all.equal,
             TOKENS * QUESTIONS.len(),
