@@ -116,8 +116,9 @@ fn compare(theirs: &Theirs, ours: &Ours, prompts: &[Vec<u32>]) -> Difference {
     difference
 }
 
-/// Compares every file of one model. `deviation` is that of the adapter's values.
-fn check(python: &str, model: &str, deviation: f64) {
+/// Compares every file of one model. `deviation` is that of the adapter's values, `f16_limit` the largest difference of the logits
+/// with f16 files.
+fn check(python: &str, model: &str, deviation: f64, f16_limit: f32) {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     let source = ModelSource::open(model, "main").unwrap();
@@ -196,7 +197,7 @@ fn check(python: &str, model: &str, deviation: f64) {
                 assert_eq!(all.equal, TOKENS * QUESTIONS.len());
                 assert!(all.largest < 1e-3);
             }
-            "f16" => assert!(rounded.largest < 1e-2),
+            "f16" => assert!(rounded.largest < f16_limit),
             _ => assert!(rounded.largest < 1.0),
         }
     }
@@ -206,9 +207,10 @@ fn check(python: &str, model: &str, deviation: f64) {
 fn llama_cpp_computes_the_same_from_our_files() {
     let python = std::env::var("RFT_LLAMA_CPP").map_err(|_| "RFT_LLAMA_CPP is not set");
     let Some(python) = require("llama-cpp", python) else { return };
-    check(&python, "tiny", 0.05);
+    check(&python, "tiny", 0.05, 1e-2);
     // Other models, separated by commas.
     for model in std::env::var("RFT_LLAMA_CPP_MODELS").unwrap_or_default().split(',').filter(|it| !it.is_empty()) {
-        check(&python, model, 0.01);
+        // llama.cpp also rounds the activations to f16, in each of more and wider blocks.
+        check(&python, model, 0.01, 5e-2);
     }
 }
