@@ -94,6 +94,11 @@ impl ServerFailure {
         matches!(self.status, Some(400 | 422))
     }
 
+    /// A failure that no repetition helps against.
+    pub fn lasting(message: String) -> Self {
+        Self { status: None, message, passing: false, after: None }
+    }
+
     /// Whether the same request may succeed later.
     pub fn is_passing(&self) -> bool {
         self.passing

@@ -30,6 +30,8 @@ pub enum ServerFault {
     Busy { count: usize },
     /// Its replies have no log-probabilities.
     NoLogprobs,
+    /// It was started without adapters.
+    NoAdapters,
 }
 
 /// What a server has done.
@@ -97,7 +99,7 @@ impl State {
         let (_, path, _, body) = read_request(stream)?;
         let (status, answer) = match path.as_str() {
             "/v1/models" => (200, json!({ "object": "list", "data": [{ "id": "org/tiny" }] })),
-            "/v1/load_lora_adapter" => self.load(&body),
+            "/v1/load_lora_adapter" if self.fault != Some(ServerFault::NoAdapters) => self.load(&body),
             "/v1/unload_lora_adapter" => self.unload(&body),
             "/v1/completions" => {
                 let refused = {

@@ -141,6 +141,15 @@ fn a_reply_without_log_probabilities_stops_the_run() {
 }
 
 #[test]
+fn a_server_without_adapters_is_explained() {
+    let server = ModelServer::start(Some(ServerFault::NoAdapters));
+    let error = stopped(&[&server], &["--set=eval.questions=0"]);
+    let expected = "the server cannot load adapters: it has no `/v1/load_lora_adapter` (404)";
+    assert!(error.contains(&server.url) && error.contains(expected), "{error}");
+    assert!(error.contains("hint: start vLLM with --enable-lora"), "{error}");
+}
+
+#[test]
 fn a_server_that_does_not_answer_is_named() {
     let error = stopped(&[], &["--set=rollout.endpoints=[\"http://127.0.0.1:9\"]"]);
     assert!(error.contains("`rollout.endpoints`: list the models of http://127.0.0.1:9"), "{error}");

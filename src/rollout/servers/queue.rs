@@ -87,6 +87,16 @@ impl RolloutServer {
         match self.client.post(path, &body, &stream, given_up, |_| Ok(())) {
             // The name is a function of the weights, so the same name is the same adapter.
             Err(failure) if failure.misunderstood() && failure.message().contains("already") => {}
+            Err(failure) if failure.is_unknown_path() => {
+                let hint = match self.kind {
+                    ServerKind::Sglang => "start SGLang with --enable-lora",
+                    _ => {
+                        "start vLLM with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=1, or set `rollout.server`"
+                    }
+                };
+                let message = format!("the server cannot load adapters: it has no `{path}` (404)\nhint: {hint}");
+                return Err(ServerFailure::lasting(message));
+            }
             result => result?,
         }
         if let Some(old) = loaded.replace(version.name.clone()) {
