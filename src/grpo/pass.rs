@@ -37,6 +37,15 @@ pub struct TrainCompletion<'a> {
 }
 
 impl<'a> TrainCompletion<'a> {
+    /// `coefficient` times the importance weight of each token.
+    fn weigh(&self, coefficient: f32, tokens: &mut [f32]) {
+        tokens.fill(coefficient);
+        if let Some(weights) = self.weights {
+            assert_eq!(weights.len(), tokens.len(), "one weight per token");
+            tokens.iter_mut().zip(weights).for_each(|(value, weight)| *value *= weight);
+        }
+    }
+
     /// A completion as it was sampled, without advantage.
     pub fn unweighted(completion: &'a Completion) -> Self {
         Self {
@@ -166,7 +175,7 @@ pub fn gradient_pass_unless(
 #[derive(Default)]
 pub(super) struct Micro<'a> {
     pub pack: Pack,
-    /// The same completions after the teacher's prompts; empty if there is no teacher.
+    /// The same completions after the teacher's prompts; empty without a teacher.
     teacher: Pack,
     groups: Vec<TrainGroup<'a>>,
     /// The pairs of each completion.
@@ -294,9 +303,7 @@ fn micro_batch(
     } else {
         for (completion, range) in micro.completions() {
             let coefficient = objective.fixed_coefficient(completion.advantage, range.len(), normalizer);
-            for (i, value) in coefficients[range].iter_mut().enumerate() {
-                *value = completion.weights.map_or(1.0, |weights| weights[i]) * coefficient;
-            }
+            completion.weigh(coefficient, &mut coefficients[range]);
         }
         let stats = learner.head_backward(pack, plan.temperature, &coefficients, entropy)?;
         finish(&stats, &mut coefficients);
@@ -320,9 +327,7 @@ fn distill_backward(
     let mut weights = vec![0.0f32; micro.pack.pairs.len()];
     for (completion, range) in micro.completions() {
         let weight = objective.distill_weight(range.len(), normalizer);
-        for (i, value) in weights[range].iter_mut().enumerate() {
-            *value = completion.weights.map_or(1.0, |weights| weights[i]) * weight;
-        }
+        completion.weigh(weight, &mut weights[range]);
     }
     let stats = learner.distill_backward(&micro.pack, plan.temperature, &weights)?;
     learner.backward(adapter, &micro.pack)?;

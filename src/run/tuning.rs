@@ -116,7 +116,7 @@ impl TuneCandidate {
 }
 
 /// The candidate with the highest accuracy, and the reason for it; of equal ones, the smallest value. Candidates of which a trial
-/// failed are left out; `None` if there are no others.
+/// failed are left out; `None` if all have failed.
 pub fn best(candidates: &[TuneCandidate]) -> Option<(&TuneCandidate, &'static str)> {
     let done: Vec<(&TuneCandidate, f64)> = candidates.iter().filter_map(|it| Some((it, it.accuracy?))).collect();
     let highest = done.iter().map(|(_, accuracy)| *accuracy).fold(f64::NEG_INFINITY, f64::max);

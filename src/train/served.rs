@@ -14,7 +14,6 @@ use crate::grpo::learner::Learner;
 use crate::grpo::pass::{TrainCompletion, TrainGroup};
 use crate::grpo::recompute::logprobs;
 use crate::model::lora::Adapter;
-use crate::rollout::Completion;
 use crate::stats::mean;
 use anyhow::{Result, bail};
 use std::collections::BTreeMap;
@@ -63,8 +62,7 @@ impl ServerCheck {
     ) -> Result<Option<Corrected>> {
         let section = &training.config.rollout;
         let mut trainer = Trainer { training, learner, adapter, step };
-        let all = parts(groups, |_| true);
-        let Some(ours) = trainer.logprobs(Some(adapter), &all, section.temperature)? else { return Ok(None) };
+        let Some(ours) = trainer.logprobs(Some(adapter), &parts(groups), section.temperature)? else { return Ok(None) };
         let mut ours = split(&ours, groups).into_iter();
         let ours: Vec<Vec<Vec<f32>>> =
             groups.iter().map(|group| ours.by_ref().take(group.completions.len()).collect()).collect();
@@ -190,18 +188,14 @@ fn remedy(section: &RolloutSection) -> &'static str {
     }
 }
 
-/// The groups in the form of the gradient pass, with the completions that are `wanted`.
-fn parts<'a>(groups: &'a [ScoredGroup], wanted: impl Fn(&Completion) -> bool) -> Vec<TrainGroup<'a>> {
-    let completions = |group: &'a ScoredGroup| -> Vec<TrainCompletion<'a>> {
-        let sampled = group.completions.iter().map(|completion| &completion.sampled);
-        sampled.filter(|it| wanted(it)).map(TrainCompletion::unweighted).collect()
-    };
+/// The groups in the form of the gradient pass.
+fn parts<'a>(groups: &'a [ScoredGroup]) -> Vec<TrainGroup<'a>> {
     let part = |group: &'a ScoredGroup| TrainGroup {
         prompt: &group.prompt().ids,
         teacher: None,
-        completions: completions(group),
+        completions: group.completions.iter().map(|it| TrainCompletion::unweighted(&it.sampled)).collect(),
     };
-    groups.iter().map(part).filter(|part| !part.completions.is_empty()).collect()
+    groups.iter().map(part).collect()
 }
 
 /// The log-probabilities of all completions of `groups`, one list per completion.

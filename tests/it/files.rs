@@ -110,7 +110,7 @@ fn write_adapter(folder: &Path, config: &ModelConfig, deviation: f64) -> Adapter
 }
 
 /// Logits of every row of one text.
-fn logits(source: &ModelSource, adapter: Option<&Adapter>) -> Vec<f32> {
+pub fn logits(source: &ModelSource, adapter: Option<&Adapter>) -> Vec<f32> {
     let decoder = CpuDecoder::load(source.config.clone(), source.weights.as_ref(), 64).unwrap();
     let mut pack = Pack::default();
     let tokens: Vec<u32> = (0..24).map(|i| i * 7 % 61).collect();
@@ -118,7 +118,7 @@ fn logits(source: &ModelSource, adapter: Option<&Adapter>) -> Vec<f32> {
     decoder.head().logits(&decoder.forward(adapter, &pack, Keep::Nothing).hidden)
 }
 
-fn gap(a: &[f32], b: &[f32]) -> f32 {
+pub fn gap(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len());
     a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
 }

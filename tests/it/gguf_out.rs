@@ -5,30 +5,28 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use assert_cmd::Command;
 use candle_core::Device;
 use candle_core::quantized::gguf_file::{Content, Value};
 use rft::config::LoraSection;
-use rft::device::cpu::decoder::CpuDecoder;
-use rft::grpo::learner::Keep;
 use rft::model::config::{Architecture, Llama3Scaling, ModelConfig};
 use rft::model::embedded;
 use rft::model::lora::Adapter;
-use rft::model::pack::Pack;
 use rft::model::peft::{PeftConfig, save, save_adapter};
 use rft::model::safetensors::{Dtype, Writer};
 use rft::model::source::ModelSource;
 use rft::model::weights::{RandomWeights, Weights};
 use rft::rng::{Purpose, Stream};
 
-use super::tiny_model;
+use crate::cli;
+use crate::files::{gap, logits};
+use crate::tiny_model;
 
 /// Two texts with special tokens, digits, contractions and other characters than letters.
 const TEXTS: [&str; 2] =
     ["<|im_start|>user\nIt's 12 + 345?<|im_end|>\n", "  caf\u{e9} \u{1f600}\n\n x = \\frac{1}{2}\t"];
 
 fn rft(arguments: &[&str]) -> (bool, String, String) {
-    let output = Command::cargo_bin("rft").unwrap().args(arguments).output().unwrap();
+    let output = cli::rft(Path::new(".")).args(arguments).output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (output.status.success(), text(output.stdout), text(output.stderr))
 }
@@ -106,20 +104,6 @@ fn architectures() -> [(&'static str, ModelConfig); 3] {
         ..qwen2.clone()
     };
     [("qwen2", qwen2), ("llama", llama), ("qwen3", qwen3)]
-}
-
-/// Logits of every row of one text.
-fn logits(source: &ModelSource, adapter: Option<&Adapter>) -> Vec<f32> {
-    let decoder = CpuDecoder::load(source.config.clone(), source.weights.as_ref(), 64).unwrap();
-    let mut pack = Pack::default();
-    let tokens: Vec<u32> = (0..24).map(|i| i * 7 % 61).collect();
-    pack.push(&tokens, &[]);
-    decoder.head().logits(&decoder.forward(adapter, &pack, Keep::Nothing).hidden)
-}
-
-fn gap(a: &[f32], b: &[f32]) -> f32 {
-    assert_eq!(a.len(), b.len());
-    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
 }
 
 /// A GGUF file as candle reads it.

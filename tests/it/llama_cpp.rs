@@ -4,7 +4,6 @@
 use std::fs;
 use std::path::Path;
 
-use assert_cmd::Command;
 use rft::config::LoraSection;
 use rft::device::cpu::decoder::CpuDecoder;
 use rft::grpo::learner::Keep;
@@ -80,7 +79,7 @@ fn log_softmax(logits: &[f32]) -> Vec<f32> {
 }
 
 fn rft(arguments: &[&str]) {
-    let output = Command::cargo_bin("rft").unwrap().args(arguments).output().unwrap();
+    let output = crate::cli::rft(Path::new(".")).args(arguments).output().unwrap();
     assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 

@@ -70,7 +70,7 @@ impl<'a> CudaLearner<'a> {
     }
 
     /// Processes the pairs in chunks of rows whose logits are in memory at once. The gradient of the hidden rows, if there is one, is
-    /// stored in the pass. The divergences are zero if there is no teacher.
+    /// stored in the pass. Without a teacher, the divergences are zero.
     fn head(&mut self, pack: &Pack, temperature: f32, task: &HeadTask) -> Result<Vec<DistillStats>> {
         let (gpu, decoder, _, mut arena) = self.parts();
         let arena = &mut *arena;

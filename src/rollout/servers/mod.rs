@@ -188,7 +188,7 @@ impl Drop for Servers<'_> {
     }
 }
 
-/// Deletes the folder of an adapter that is no longer needed.
+/// Deletes the folder of an adapter.
 fn remove(folder: &Path) {
     if let Err(error) = files::remove_dir_all(folder) {
         tracing::info!("delete `{}`: {error}", folder.display());

@@ -158,11 +158,9 @@ struct QueueState {
     servers: Vec<Arc<RolloutServer>>,
     kind: ServerKind,
     version: AdapterVersion,
-    /// Whether the servers load adapters over HTTP.
-    loads: bool,
     waiting: Mutex<VecDeque<ServedTask>>,
     results: Sender<Outcome>,
-    /// Set when the outcomes are no longer needed.
+    /// Set when the queue is dropped.
     abandoned: AtomicBool,
 }
 
@@ -181,7 +179,6 @@ impl Queue {
             servers: servers.to_vec(),
             kind,
             version: version.clone(),
-            loads: kind != ServerKind::Command,
             waiting: Mutex::new(tasks),
             results,
             abandoned: AtomicBool::new(false),
@@ -196,7 +193,7 @@ impl Queue {
         Ok(Self { shared, outcomes })
     }
 
-    /// The next outcome, in order of arrival; `None` if there is none within `wait`.
+    /// The next outcome, in order of arrival; `None` if nothing arrives within `wait`.
     pub fn receive(&mut self, wait: Duration) -> Result<Option<ServedReply>> {
         match self.outcomes.recv_timeout(wait) {
             Ok(outcome) => outcome.map(Some),
@@ -252,7 +249,8 @@ impl QueueState {
         task: &ServedTask,
         given_up: &dyn Fn() -> bool,
     ) -> Result<Sampled, ServerFailure> {
-        if self.loads {
+        // With a reload command, the adapter has been loaded before the first request.
+        if self.kind != ServerKind::Command {
             server.load(&self.version, given_up)?;
         }
         let (prompt, completion) = task.place;
